@@ -1,0 +1,117 @@
+"""The contract of an algorithm: a few methods that the training thread or the engine call, and a coroutine or two.
+
+An algorithm knows its `Context` only: no framework, no MPI. Real training drives it from two threads (the training
+thread calls `step`, the engine everything marked "engine"); the simulator drives the same object from one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.buffers.replica import Replica
+from hvd_gossip.observe.counters import Counters
+from hvd_gossip.topology.base import Topology
+from hvd_gossip.transport.endpoint import Array, Endpoint
+
+R = TypeVar("R")
+Wait = Callable[[], Awaitable[None]]
+"""What `step` yields: a coroutine function that must finish, on the engine, before the step goes on."""
+ExactAverage = Callable[[str, list[Array]], Awaitable[int]]
+"""`await exact_average(name, arrays)` replaces the arrays, in place, by their mean over the live ranks; returns how many."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that an algorithm may use.
+
+    Attributes:
+        endpoint: access to the other ranks.
+        replica: this worker's parameters and correction.
+        topology: whom to mix with, and with which weights.
+        settings: period, order, wire type and the rest.
+        channel: the first of the ALGORITHM_STRIDE channels that are this algorithm's own.
+        post: runs a function soon on the engine; callable from the training thread (at once, in the simulator).
+        exact_average: the exact mean over the live ranks (a collective: every live rank calls it with the same name).
+        counters: what to count for metrics.
+    """
+
+    endpoint: Endpoint
+    replica: Replica
+    topology: Topology
+    settings: MixingSettings
+    channel: int
+    post: Callable[[Callable[[], None]], None]
+    exact_average: ExactAverage
+    counters: Counters
+
+
+class Algorithm(ABC):
+    """Base of every algorithm; subclasses are registered in `hvd_gossip.algorithms.registry`.
+
+    Class attributes:
+        name: what `--algorithm` says.
+        paper: authors, title, venue and year.
+        averages: "gradients" (before the update; the collectives do it) or "parameters" (gossip).
+        synchronous: whether the k-th exchange of a worker meets the k-th exchange of its neighbours.
+        needs: the kind of topology: "none", "doubly-stochastic", "column-stochastic" or "bipartite".
+        default_topology: what topology "auto" means.
+        good_for, bad_for: one phrase each, for the table of algorithms.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    averages: ClassVar[Literal["gradients", "parameters"]] = "parameters"
+    synchronous: ClassVar[bool]
+    needs: ClassVar[Literal["none", "doubly-stochastic", "column-stochastic", "bipartite"]]
+    default_topology: ClassVar[str]
+    good_for: ClassVar[str]
+    bad_for: ClassVar[str]
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @classmethod
+    def validate(cls, settings: MixingSettings) -> None:
+        """Raises ConfigError for a setting that has no meaning under this algorithm. Called before anything is sent."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Engine: spawns what runs in the background."""
+
+    @abstractmethod
+    def step(self, update: Callable[[], R]) -> Generator[Wait, None, R]:
+        """Training thread: one step. Calls `update` (the wrapped optimizer's step) exactly once.
+
+        A generator: it yields coroutine functions that the caller has run to completion on the engine before it goes on;
+        it yields nothing when there is nothing to wait for. Returns what `update` returned.
+        """
+
+    @abstractmethod
+    async def pause(self) -> None:
+        """Engine: finishes the exchange under way, tells the peers not to wait for this worker, and leaves no correction
+        half-made. Parameters plus correction then stand still on this worker until `resume`."""
+
+    @abstractmethod
+    async def resume(self) -> None:
+        """Engine: goes on after `pause`. A collective point: every live rank calls it between the same two exact
+        averages, so that synchronous algorithms count their exchanges from the same place again."""
+
+    @abstractmethod
+    async def depart(self) -> None:
+        """Engine: announces that this worker takes part in no further exchange, and stops what `start` spawned once no
+        peer can be waiting for an answer."""
+
+    def read_mean_weight(self) -> float:
+        """This worker's weight in the exact mean: 1, or its push-sum weight."""
+        return 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside the parameters (plain Python and NumPy values)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores `state_dict()`'s value."""

@@ -1,0 +1,52 @@
+"""Every exception that hvd-gossip raises on purpose.
+
+The two names that Horovod documents keep its names and meaning: `HorovodInternalError` (a collective failed; an elastic
+loop may restore and go on) and `ValueError` for a call before `init()`.
+"""
+
+
+class HvdGossipError(Exception):
+    """Base class of the package's own errors."""
+
+
+class ConfigError(HvdGossipError, ValueError):
+    """A setting is unknown or has a value that it cannot take; the message lists the valid ones."""
+
+
+class TopologyError(HvdGossipError, ValueError):
+    """A graph or mixing matrix does not meet a condition that the chosen algorithm needs."""
+
+
+class HorovodInternalError(HvdGossipError, RuntimeError):
+    """A collective operation failed (Horovod's name). The next operation may still be tried."""
+
+
+class NotInitializedError(HvdGossipError, ValueError):
+    """The package was used before `init()` or after `shutdown()`."""
+
+    def __init__(self) -> None:
+        super().__init__("Horovod has not been initialized; use hvd.init().")
+
+
+class TransportError(HvdGossipError, RuntimeError):
+    """A message could not be sent or received."""
+
+
+class PeerFailedError(TransportError):
+    """A peer died or cannot be reached.
+
+    Attributes:
+        peer: the rank that is gone.
+    """
+
+    def __init__(self, peer: int, message: str | None = None) -> None:
+        super().__init__(message or f"rank {peer} failed or cannot be reached")
+        self.peer = peer
+
+
+class WaitTimeoutError(HorovodInternalError):
+    """A wait reached its time limit; the message says for whom and for what."""
+
+
+class EngineError(HorovodInternalError):
+    """The progress thread stopped because one of its coroutines raised; `__cause__` is what it raised."""

@@ -1,0 +1,25 @@
+"""What an algorithm counts. The metrics writer and the run report read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Counters:
+    """Totals since init. Owner: the engine's thread writes, others only read (single words: no lock needed).
+
+    Attributes:
+        exchanges: exchanges with a peer that were completed.
+        bytes_sent, bytes_received: payload bytes, without headers.
+        poisoned: chunks refused because they held a value that is not finite.
+        staleness: local steps that passed during the last exchange, by peer.
+        last_peer: the peer of the last completed exchange, or -1.
+    """
+
+    exchanges: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    poisoned: int = 0
+    last_peer: int = -1
+    staleness: dict[int, int] = field(default_factory=dict)

@@ -1,0 +1,51 @@
+"""What an algorithm asks of a topology.
+
+Convention: W(k) is the mixing matrix of round k; row i says how worker i mixes: x_i <- sum_j W[i, j] x_j. A worker's
+shares, what it gives away, are column i. "Doubly stochastic" means rows and columns sum to 1; push-sum needs only the columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+class Topology(ABC):
+    """A sequence of mixing matrices over `size` workers, the same on every rank without communication.
+
+    Attributes:
+        name: what `--topology` says.
+        size: number of workers.
+        period: after how many rounds the matrices repeat; None if they never do (random ones).
+    """
+
+    name: str
+    size: int
+    period: int | None
+
+    @abstractmethod
+    def in_weights(self, rank: int, round_: int) -> Mapping[int, float]:
+        """W[rank, j] for each in-neighbour j != rank of this round. O(degree), no n x n matrix is built."""
+
+    @abstractmethod
+    def out_weights(self, rank: int, round_: int) -> Mapping[int, float]:
+        """W[j, rank] for each out-neighbour j != rank of this round."""
+
+    @abstractmethod
+    def pairs(self) -> tuple[Sequence[int], Mapping[int, Sequence[int]]]:
+        """The bipartite form for pairwise averaging: (initiators, neighbours of each rank across the two sides).
+
+        Raises:
+            TopologyError: no connected bipartite form exists (a single worker has the empty one).
+        """
+
+    @abstractmethod
+    def matrix(self, round_: int = 0) -> np.ndarray:
+        """W(round_) as a dense (size, size) float64 array."""
+
+    @abstractmethod
+    def spectral_gap(self) -> float:
+        """1 minus the second largest singular value of the product of one period's matrices, a round (geometric mean);
+        for random topologies, of the expectation of W^T W."""
