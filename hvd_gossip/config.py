@@ -1,0 +1,342 @@
+"""Every setting, once. Precedence: code, then environment, then default.
+
+`Config` declares them; validation, the launcher's flags, the workers' environment and docs/settings.md come from it.
+`python -m hvd_gossip.config > docs/settings.md` writes the documentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hvd_gossip import setting_views
+from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.errors import ConfigError
+from hvd_gossip.setting import (
+    Boolean,
+    Choice,
+    Integer,
+    Kind,
+    Number,
+    Path,
+    Registered,
+    RegisteredOrFile,
+    Setting,
+    declare,
+    did_you_mean,
+)
+
+PREFIX = "HVD_GOSSIP_"
+INTERNAL_VARIABLES = {
+    "HVD_GOSSIP_RUN_DIR": "directory that the launcher shares with its workers, for their exit notes",
+}
+"""Variables that parts of the package set for each other: no settings, and not to be warned of."""
+
+ALGORITHM, MIXING, TRANSPORT = "Algorithm", "Mixing", "Transport and engine"
+HOROVOD, OBSERVE, LAUNCHER = "Collectives (Horovod's own variables)", "Observation", "Launcher only"
+
+_logger = logging.getLogger("hvd_gossip")
+_warned: set[str] = set()
+_SLOW = re.compile(r"slow=(\d+):(\d+(?:\.\d+)?)")
+
+
+class Injection(Kind):
+    """Artificial stragglers: "slow=RANK:FACTOR", several joined by commas; empty is none."""
+
+    metavar = "slow=RANK:FACTOR"
+
+    def parse(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise TypeError("not text")
+        slow_factors(value)
+        return value
+
+    def valid(self) -> str:
+        return "slow=RANK:FACTOR with RANK >= 0 and FACTOR >= 1, several joined by commas"
+
+
+def slow_factors(inject: str) -> dict[int, float]:
+    """The slowdown of each rank that `inject` names: {rank: factor >= 1}.
+
+    Raises:
+        ValueError: the text is not of the form "slow=RANK:FACTOR,slow=RANK:FACTOR".
+    """
+    matches = [_SLOW.fullmatch(part.strip()) for part in inject.split(",")] if inject else []
+    factors = {int(match[1]): float(match[2]) for match in matches if match}
+    if len(factors) < len(matches) or any(factor < 1 for factor in factors.values()):
+        raise ValueError(f"not of the form slow=RANK:FACTOR, FACTOR >= 1, each rank once: {inject!r}")
+    return factors
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one process, each validated. Build it with `load`, change it with `override`."""
+
+    algorithm: str = declare(
+        "allreduce",
+        Registered("hvd_gossip.algorithms.registry", "ALGORITHMS"),
+        ALGORITHM,
+        "How replicas are kept together: allreduce is Horovod's way, every other one is gossip between neighbours.",
+    )
+    topology: object = declare(
+        "auto",
+        RegisteredOrFile("hvd_gossip.topology", "TOPOLOGIES", "auto"),
+        ALGORITHM,
+        "Who mixes with whom; auto is the algorithm's own default.",
+    )
+    mixing_weights: str = declare(
+        "metropolis",
+        Choice("metropolis", "uniform"),
+        MIXING,
+        "Weights of a graph that brings none: Metropolis-Hastings, or the same weight for every neighbour.",
+    )
+    laziness: float = declare(
+        0.0,
+        Number(0, 1),
+        MIXING,
+        "Share L of the identity in the mixing matrix: (1 - L) W + L I.",
+    )
+    mixing_order: str = declare(
+        "overlap",
+        Choice("overlap", "sequential"),
+        MIXING,
+        "overlap: the exchange runs beside the gradient's computation; sequential: update, exchange, then go on.",
+    )
+    mixing_period: int = declare(1, Integer(1), MIXING, "Exchange on every so many-th step.", unit="steps")
+    global_average_every: int = declare(
+        0,
+        Integer(0),
+        MIXING,
+        "Take the exact average instead of an exchange every so many steps; 0: never.",
+        unit="steps",
+    )
+    wire_dtype: str = declare(
+        "parameter",
+        Choice("parameter", "float32", "float16", "bfloat16"),
+        MIXING,
+        "Type in which parameters travel; parameter: as they are stored.",
+    )
+    seed: int = declare(
+        0, Integer(0, 2**63 - 1), MIXING, "Seeds the choice of partners and random topologies; the same on all ranks."
+    )
+    chunk_bytes: int = declare(
+        1 << 20, Integer(1024, 1 << 30), TRANSPORT, "Parameters are exchanged in chunks of this size.", unit="bytes"
+    )
+    wait_timeout: float = declare(
+        1800.0,
+        Number(0, above=True),
+        TRANSPORT,
+        "How long one wait for a peer may last before it is an error.",
+        unit="s",
+    )
+    shutdown_timeout: float = declare(
+        30.0, Number(0, above=True), TRANSPORT, "How long shutdown waits for peers before it gives them up.", unit="s"
+    )
+    mpi_thread_level: str = declare(
+        "multiple",
+        Choice("multiple", "serialized"),
+        TRANSPORT,
+        "Thread level asked of MPI; serialized is enough when the script itself makes no MPI calls.",
+    )
+    cuda_aware: str = declare(
+        "auto",
+        Choice("auto", "yes", "no"),
+        TRANSPORT,
+        "Whether MPI takes device memory; auto: ask it; no: stage through pinned host memory.",
+    )
+    spin_us: float = declare(
+        200.0, Number(0), TRANSPORT, "How long the idle progress thread polls before it begins to sleep.", unit="us"
+    )
+    backoff_max_us: float = declare(
+        1000.0, Number(1), TRANSPORT, "Longest sleep of the idle progress thread between two polls.", unit="us"
+    )
+    fusion_threshold: int = declare(
+        128 << 20,
+        Integer(0),
+        HOROVOD,
+        "Size of the fusion buffer, which joins small tensors into one operation; 0: no fusion.",
+        unit="bytes",
+        environment="HOROVOD_FUSION_THRESHOLD",
+        horovod_flag="--fusion-threshold-mb",
+        horovod_scale=1 << 20,
+    )
+    cycle_time: float = declare(
+        1.0,
+        Number(0),
+        HOROVOD,
+        "How long the controller gathers requests before it answers them.",
+        unit="ms",
+        environment="HOROVOD_CYCLE_TIME",
+        horovod_flag="--cycle-time-ms",
+    )
+    cache_capacity: int = declare(
+        1024,
+        Integer(0),
+        HOROVOD,
+        "Number of negotiated responses to remember; 0: none.",
+        environment="HOROVOD_CACHE_CAPACITY",
+    )
+    timeline: str = declare(
+        "",
+        Path(),
+        HOROVOD,
+        "File to write a Chrome trace to; empty: none.",
+        environment="HOROVOD_TIMELINE",
+        horovod_flag="--timeline-filename",
+    )
+    timeline_mark_cycles: bool = declare(
+        False, Boolean(), HOROVOD, "Mark the controller's cycles in it.", environment="HOROVOD_TIMELINE_MARK_CYCLES"
+    )
+    stall_check_disable: bool = declare(
+        False,
+        Boolean(),
+        HOROVOD,
+        "Do not warn of tensors that some ranks submitted and others did not.",
+        environment="HOROVOD_STALL_CHECK_DISABLE",
+        horovod_flag="--no-stall-check",
+    )
+    stall_check_time: float = declare(
+        60.0,
+        Number(0),
+        HOROVOD,
+        "Warn of a silent peer after this long; 0: never.",
+        unit="s",
+        environment="HOROVOD_STALL_CHECK_TIME_SECONDS",
+        horovod_flag="--stall-check-warning-time-seconds",
+    )
+    stall_shutdown_time: float = declare(
+        0.0,
+        Number(0),
+        HOROVOD,
+        "Shut down after a stall of this long; 0: never.",
+        unit="s",
+        environment="HOROVOD_STALL_SHUTDOWN_TIME_SECONDS",
+        horovod_flag="--stall-check-shutdown-time-seconds",
+    )
+    log_level: str = declare(
+        "warning",
+        Registered("hvd_gossip.observe.logs", "LEVELS"),
+        HOROVOD,
+        "Least severe message to log.",
+        environment="HOROVOD_LOG_LEVEL",
+    )
+    metrics_dir: str = declare("", Path(), OBSERVE, "Directory for a JSON-lines file of metrics a rank; empty: none.")
+    consensus_sample_every: int = declare(
+        0, Integer(0), OBSERVE, "Measure the consensus distance every so many steps; 0: never.", unit="steps"
+    )
+    report: bool = declare(True, Boolean(), OBSERVE, "Rank 0 prints one line on what runs, at init.")
+    inject: str = declare(
+        "", Injection(), OBSERVE, "Slow a rank's steps by sleeping, to see what a straggler does.", repeatable=True
+    )
+    threads_per_rank: int = declare(
+        0, Integer(0), LAUNCHER, "Threads a worker computes with (OMP_NUM_THREADS); 0: cores of a host / its workers."
+    )
+
+    def override(self, overrides: Mapping[str, object]) -> Config:
+        """This configuration with some settings changed in code; None leaves a setting as it is.
+
+        Raises:
+            ConfigError: an unknown name or a value that the setting cannot take.
+        """
+        return dataclasses.replace(self, **_read_overrides(overrides))
+
+
+def _settings_of(config: type[Config]) -> dict[str, Setting]:
+    settings = {}
+    for field in dataclasses.fields(config):
+        declared: Setting = field.metadata["setting"]
+        environment = declared.environment or PREFIX + field.name.upper()
+        settings[field.name] = dataclasses.replace(declared, name=field.name, environment=environment)
+    return settings
+
+
+SETTINGS = _settings_of(Config)
+"""Every setting by its name, in the order of the documentation."""
+
+
+def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration of this process.
+
+    Args:
+        overrides: settings given in code, by name; None as a value means "not given".
+        environ: the environment; an empty variable counts as not set. Unknown HVD_GOSSIP_* variables are warned of, once.
+
+    Raises:
+        ConfigError: an unknown name in `overrides`, or a value that a setting cannot take; the message says where the
+            value came from and which are valid.
+    """
+    _warn_of_unknown(environ)
+    given = _read_overrides(overrides or {})
+    for name, setting in SETTINGS.items():
+        text = environ.get(setting.environment)
+        if text and name not in given:
+            given[name] = setting.read(text, f"environment variable {setting.environment}")
+    return Config(**given)
+
+
+def mixing_settings(config: Config) -> MixingSettings:
+    """The settings that an algorithm sees."""
+    return MixingSettings(**{name.name: getattr(config, name.name) for name in dataclasses.fields(MixingSettings)})
+
+
+def to_environ(overrides: Mapping[str, object]) -> dict[str, str]:
+    """The environment variables that say to a worker what `overrides` says; launcher-only settings are left out.
+
+    Raises:
+        ConfigError: an unknown name, an invalid value, or one that has no text (an object).
+    """
+    environ = {}
+    for name, value in _read_overrides(overrides).items():
+        setting = SETTINGS[name]
+        if setting.group != LAUNCHER:
+            environ[setting.environment] = _text(setting, value)
+    return environ
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a flag for every setting, and horovodrun's name of it where it has another."""
+    setting_views.add_arguments(parser, SETTINGS)
+
+
+def from_arguments(namespace: argparse.Namespace) -> dict[str, object]:
+    """The settings that were given on the command line, as overrides for `load` and `to_environ`."""
+    return setting_views.from_arguments(namespace, SETTINGS)
+
+
+def markdown_table() -> str:
+    """docs/settings.md."""
+    return setting_views.markdown(SETTINGS)
+
+
+def _read_overrides(overrides: Mapping[str, object]) -> dict[str, Any]:
+    for name in overrides:
+        if name not in SETTINGS:
+            hint = did_you_mean(name, SETTINGS)
+            raise ConfigError(f"unknown setting {name!r}.{hint} Valid settings: {', '.join(SETTINGS)}.")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return {name: SETTINGS[name].read(value, f"argument {name}") for name, value in given.items()}
+
+
+def _warn_of_unknown(environ: Mapping[str, str]) -> None:
+    known = {setting.environment for setting in SETTINGS.values()} | set(INTERNAL_VARIABLES)
+    for variable in sorted(set(environ) - known - _warned):
+        if variable.startswith(PREFIX):
+            _warned.add(variable)
+            _logger.warning("%s is no setting and is ignored.%s", variable, did_you_mean(variable, known))
+
+
+def _text(setting: Setting, value: object) -> str:
+    try:
+        return setting.kind.text(value)
+    except TypeError as error:
+        raise ConfigError(f"{setting.name} cannot be passed to workers in the environment: {error}") from error
+
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")
