@@ -57,7 +57,8 @@ class Algorithm(ABC):
         paper: authors, title, venue and year.
         averages: "gradients" (before the update; the collectives do it) or "parameters" (gossip).
         synchronous: whether the k-th exchange of a worker meets the k-th exchange of its neighbours.
-        needs: the kind of topology: "none", "doubly-stochastic", "column-stochastic" or "bipartite".
+        needs: the kind of topology: "none", "symmetric" (and doubly stochastic), "doubly-stochastic", "column-stochastic" or
+            "bipartite".
         default_topology: what topology "auto" means.
         good_for, bad_for: one phrase each, for the table of algorithms.
     """
@@ -66,7 +67,7 @@ class Algorithm(ABC):
     paper: ClassVar[str]
     averages: ClassVar[Literal["gradients", "parameters"]] = "parameters"
     synchronous: ClassVar[bool]
-    needs: ClassVar[Literal["none", "doubly-stochastic", "column-stochastic", "bipartite"]]
+    needs: ClassVar[Literal["none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite"]]
     default_topology: ClassVar[str]
     good_for: ClassVar[str]
     bad_for: ClassVar[str]
@@ -105,9 +106,17 @@ class Algorithm(ABC):
         """Engine: announces that this worker takes part in no further exchange, and stops what `start` spawned once no
         peer can be waiting for an answer."""
 
-    def read_mean_weight(self) -> float:
-        """This worker's weight in the exact mean: 1, or its push-sum weight."""
-        return 1.0
+    def settle(self) -> None:
+        """Training thread, while paused: applies what remains of the correction to the parameters."""
+        self.context.replica.fold()
+
+    async def average(self, name: str) -> int:
+        """Engine, while paused, settled and held: replaces the replica's parameters by their exact mean over the live ranks.
+
+        Returns:
+            The number of ranks averaged over.
+        """
+        return await self.context.exact_average(name, self.context.replica.flats)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the parameters (plain Python and NumPy values)."""

@@ -13,6 +13,7 @@ class Counters:
         exchanges: exchanges with a peer that were completed.
         bytes_sent, bytes_received: payload bytes, without headers.
         poisoned: chunks refused because they held a value that is not finite.
+        refused: the same, by the rank whose chunk it was.
         staleness: local steps that passed during the last exchange, by peer.
         last_peer: the peer of the last completed exchange, or -1.
     """
@@ -23,3 +24,9 @@ class Counters:
     poisoned: int = 0
     last_peer: int = -1
     staleness: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, int] = field(default_factory=dict)
+
+    def refuse(self, peer: int) -> None:
+        """Counts a chunk of `peer`'s (or of this rank's own, for its receivers) that was not averaged in."""
+        self.poisoned += 1
+        self.refused[peer] = self.refused.get(peer, 0) + 1

@@ -1,0 +1,223 @@
+"""AD-PSGD: asynchronous decentralized parallel stochastic gradient descent.
+
+Lian, Zhang, Zhang, Liu: "Asynchronous Decentralized Parallel Stochastic Gradient Descent", ICML 2018, Algorithm 1.
+
+No barrier and no common clock. Worker i takes a gradient g at its (possibly stale) x_i; meanwhile it averages with one random
+neighbour j,
+
+    x_i, x_j <- (x_i + x_j) / 2,          then          x_i <- x_i + u_i(g).
+
+The graph is bipartite: initiators start exchanges, responders always answer, so no cycle of workers can wait for each other.
+
+Chunk by chunk, i sends s_i = x_i + c_i as it reads it and receives s_j; i adds (s_j - s_i)/2 to its correction c_i, j adds
+(s_i - s_j)/2 to its own. Whatever s was, torn or stale, the sum over all workers of x + c does not change. A worker applies its
+correction inside its step and never waits for a peer. An initiator exchanges once a step of its own (or every mixing_period
+steps); one whose steps are slower than its partners' keeps its partners' pace, so that a straggler's model stays near the mean.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+import numpy as np
+
+from hvd_gossip.algorithms.base import Algorithm, Context, Wait
+from hvd_gossip.algorithms.lanes import Lanes, both_finite
+from hvd_gossip.algorithms.pace import Pace
+from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.buffers.replica import Chunk
+from hvd_gossip.errors import ConfigError, WaitTimeoutError
+from hvd_gossip.tasks import Future, Signal, all_of, first_of
+from hvd_gossip.transport.endpoint import Array
+
+R = TypeVar("R")
+REQUEST, GONE, FAREWELL = 0, 1, 2
+_TOKEN = struct.Struct("<bqd")
+"""Kind, steps taken, seconds a step of the sender's."""
+ANSWERS_AT_ONCE = 2
+"""Exchanges that a responder carries on side by side; further requests wait their turn in order of arrival."""
+
+
+class ADPSGD(Algorithm):
+    """Pairwise averaging with random neighbours, beside the gradient. Memory: one correction."""
+
+    name = "adpsgd"
+    paper = "Lian et al., Asynchronous Decentralized Parallel Stochastic Gradient Descent, ICML 2018"
+    synchronous = False
+    needs = "bipartite"
+    default_topology = "complete"
+    good_for = "stragglers, workers of different or changing speed, shared clusters"
+    bad_for = "strongly skewed data; results depend on timing"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        settings, endpoint = context.settings, context.endpoint
+        initiators, neighbours = context.topology.pairs()
+        self._neighbours = tuple(neighbours.get(endpoint.rank, ()))
+        self._initiates = endpoint.rank in initiators
+        self._lanes = Lanes(endpoint, context.replica, settings.wire_dtype, context.channel + 2, corrected=True)
+        self._pace = Pace(endpoint)
+        self._steps = 0
+        self._steps_exchanged = 0
+        self._paused = False
+        self._leaving = False
+        self._pauses = 0
+        self._active = 0
+        self._gone: set[int] = set()
+        self._farewells: set[int] = set()
+        self._requests: deque[int] = deque()
+        self._changed = Signal("an exchange or a departure")
+
+    @classmethod
+    def validate(cls, settings: MixingSettings) -> None:
+        if settings.global_average_every:
+            raise ConfigError(
+                "global_average_every has no meaning with algorithm 'adpsgd': its workers have no common step at which they could take "
+                "an exact average; use hvd.consensus(model), or dpsgd or sgp"
+            )
+        if settings.mixing_order != "overlap":
+            raise ConfigError("mixing_order='sequential' has no meaning with algorithm 'adpsgd', whose exchanges never hold up a step")
+
+    def start(self) -> None:
+        spawn = self.context.endpoint.spawn
+        self._tasks = [spawn(self._listen(), "requests of the neighbours")]
+        if self._initiates and self._neighbours:
+            self._tasks.append(spawn(self._initiate(), "pairwise averaging"))
+
+    def step(self, update: Callable[[], R]) -> Generator[Wait, None, R]:
+        yield from ()
+        self.context.replica.fold()
+        result = update()
+        self.context.post(self._stepped)
+        return result
+
+    async def pause(self) -> None:
+        self._paused = True
+        await self._changed.until(lambda: self._active == 0)
+        self._pauses += 1
+        await self.context.exact_average(f"adpsgd.{self.context.channel}.pause.{self._pauses}", [])
+        await self._changed.until(lambda: self._active == 0 and not self._requests)
+
+    async def resume(self) -> None:
+        self._paused = False
+        self._changed.set()
+
+    async def depart(self) -> None:
+        """Answers until every initiator that could still ask has said that it knows."""
+        self._leaving = True
+        self._changed.set()
+        await self._changed.until(lambda: self._active == 0)
+        token = _TOKEN.pack(GONE, self._steps, 0.0)
+        staying = [peer for peer in self._neighbours if peer not in self._gone]
+        await all_of([self.context.endpoint.send(peer, self.context.channel, token) for peer in staying])
+        await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware())
+        for task in self._tasks:
+            task.cancel()
+
+    def _unaware(self) -> set[int]:
+        """Neighbours that may not know yet that this worker leaves."""
+        return set(self._neighbours) - self._farewells - self._gone
+
+    def _stepped(self) -> None:
+        self._steps += 1
+        self._pace.stepped()
+        self._changed.set()
+
+    def _due(self) -> bool:
+        return self._steps - self._steps_exchanged >= self.context.settings.mixing_period
+
+    async def _initiate(self) -> None:
+        while not self._leaving:
+            await self._until_due()
+            peers = [peer for peer in self._neighbours if peer not in self._gone]
+            if self._leaving or not peers:
+                return
+            self._steps_exchanged = self._steps
+            await self._meet(peers[self.context.endpoint.rng.integers(len(peers))])
+
+    async def _until_due(self) -> None:
+        """Waits for this worker's own step, or for as long as its partners take for theirs; and for the end of a pause."""
+        timer = self._pace.timer(self.context.settings.mixing_period)
+        while not self._leaving and (self._paused or not (self._due() or timer.done())):
+            await first_of(self._changed.wait(), timer) if not timer.done() else await self._changed.wait()
+        timer.cancel()
+
+    async def _meet(self, peer: int) -> None:
+        """One exchange, as its initiator."""
+        endpoint, channel = self.context.endpoint, self.context.channel
+        self._active += 1
+        before = self._steps
+        answer = np.empty(_TOKEN.size, np.uint8)
+        await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
+        await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
+        self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
+        await self._swap(peer)
+        self.context.counters.staleness[peer] = self._steps - before
+        self._active -= 1
+        self._changed.set()
+
+    async def _swap(self, peer: int) -> None:
+        def mix(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
+            theirs = arrived[peer]
+            if both_finite(mine, theirs):
+                chunk.correct(0.5, theirs, mine)
+            else:
+                counters.refuse(peer)
+
+        counters = self.context.counters
+        exchange = self.context.endpoint.spawn(self._lanes.exchange([peer], [peer], mix), ("exchange with rank", peer))
+        await self._bounded(exchange, peer, "exchange")
+        counters.exchanges += 1
+        counters.last_peer = peer
+        counters.bytes_sent += self._lanes.nbytes
+        counters.bytes_received += self._lanes.nbytes
+
+    async def _bounded(self, future: Future[R], peer: int, what: str) -> None:
+        timer = self.context.endpoint.sleep(self.context.settings.wait_timeout)
+        await first_of(future, timer)
+        if not future.done():
+            future.cancel()
+            raise WaitTimeoutError(
+                f"rank {self.context.endpoint.rank} waited {self.context.settings.wait_timeout:.0f} s for the {what} of rank {peer}"
+            )
+        timer.cancel()
+        future.result()
+
+    async def _listen(self) -> None:
+        while True:
+            source, data = await self.context.endpoint.recv_any(self.context.channel)
+            kind, _, seconds = _TOKEN.unpack(data)
+            if kind == REQUEST:
+                self._pace.partner(source, seconds)
+                self._requests.append(source)
+                self._answer_next()
+            else:
+                await self._part(source, kind)
+
+    async def _part(self, source: int, kind: int) -> None:
+        """A neighbour leaves, or knows that this worker does."""
+        if kind == GONE:
+            self._gone.add(source)
+            await self.context.endpoint.send(source, self.context.channel, _TOKEN.pack(FAREWELL, self._steps, 0.0))
+        else:
+            self._farewells.add(source)
+        self._changed.set()
+
+    def _answer_next(self) -> None:
+        while self._requests and self._active < ANSWERS_AT_ONCE:
+            self._active += 1
+            peer = self._requests.popleft()
+            self.context.endpoint.spawn(self._answer(peer), ("answer to rank", peer))
+
+    async def _answer(self, peer: int) -> None:
+        endpoint, channel = self.context.endpoint, self.context.channel
+        before = self._steps
+        await endpoint.send(peer, channel + 1, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
+        await self._swap(peer)
+        self.context.counters.staleness[peer] = self._steps - before
+        self._active -= 1
+        self._answer_next()
+        self._changed.set()

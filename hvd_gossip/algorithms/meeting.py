@@ -1,0 +1,122 @@
+"""How the workers of a synchronous algorithm meet: who takes part in which exchange.
+
+Each worker tells each neighbour of a round that it has joined it (JOIN, with a small payload such as push-sum weights), and
+only then does anything large travel: a large message is sent only to somebody who has promised to receive it. A worker that
+pauses (for an exact average) or is gone says from which round on, to everybody; its neighbours then drop the edges to it, and
+both ends of an edge drop it alike.
+
+Rounds are counted from 0 in each phase; a phase ends at an exact average, where all live workers meet.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from hvd_gossip.errors import WaitTimeoutError
+from hvd_gossip.tasks import Future, Signal, all_of, first_of
+from hvd_gossip.transport.endpoint import Endpoint
+
+JOIN, AWAY, GONE = 0, 1, 2
+_HEADER = struct.Struct("<bqq")
+
+
+class Meeting:
+    """Tokens of one algorithm on one channel. Owner: the engine's thread.
+
+    Args:
+        endpoint: access to the peers.
+        channel: the channel of the tokens.
+        wait_timeout: seconds that one round may wait for a neighbour.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: int, wait_timeout: float) -> None:
+        self._endpoint = endpoint
+        self._channel = channel
+        self._wait_timeout = wait_timeout
+        self._joined: dict[tuple[int, int, int], bytes] = {}
+        self._limits: dict[tuple[int, int], int] = {}
+        self._gone: dict[int, tuple[int, int]] = {}
+        self._changed = Signal("a token of a neighbour")
+        self._sending: list[Future[None]] = []
+
+    def start(self) -> None:
+        self._listener = self._endpoint.spawn(self._listen(), "tokens of the neighbours")
+
+    def stop(self) -> None:
+        self._listener.cancel()
+
+    async def join(self, phase: int, round_: int, payloads: dict[int, bytes]) -> dict[int, bytes]:
+        """Joins a round with the given neighbours and waits until each has joined it too or is known to be absent.
+
+        Args:
+            payloads: what to tell each neighbour.
+
+        Returns:
+            What each neighbour that takes part told us.
+
+        Raises:
+            WaitTimeoutError: a neighbour neither joined nor said that it is absent.
+        """
+        for peer, payload in payloads.items():
+            self._post(peer, _HEADER.pack(JOIN, phase, round_) + payload)
+        await self._wait_for(payloads, phase, round_)
+        arrived = {peer: self._joined.pop((peer, phase, round_), None) for peer in payloads}
+        return {peer: payload for peer, payload in arrived.items() if payload is not None}
+
+    async def announce(self, kind: int, phase: int, round_: int) -> None:
+        """Tells all peers that this worker takes part in no exchange from `round_` of `phase` on (AWAY: of this phase only)."""
+        token = _HEADER.pack(kind, phase, round_)
+        for peer in range(self._endpoint.size):
+            if peer != self._endpoint.rank and peer not in self._gone:
+                self._post(peer, token)
+        await all_of(self._sending)
+
+    def absent(self, peer: int, phase: int, round_: int) -> bool:
+        """Whether the peer is known to take no part in the round."""
+        gone = self._gone.get(peer)
+        if gone is not None and (phase, round_) >= gone:
+            return True
+        limit = self._limits.get((peer, phase))
+        return limit is not None and round_ >= limit
+
+    def forget_before(self, phase: int) -> None:
+        """Drops what was said of earlier phases."""
+        self._joined = {key: value for key, value in self._joined.items() if key[1] >= phase}
+        self._limits = {key: value for key, value in self._limits.items() if key[1] >= phase}
+
+    async def _wait_for(self, peers: Iterable[int], phase: int, round_: int) -> None:
+        def missing() -> list[int]:
+            return [p for p in peers if (p, phase, round_) not in self._joined and not self.absent(p, phase, round_)]
+
+        late = missing()
+        if not late:
+            return
+        timer = self._endpoint.sleep(self._wait_timeout)
+        while late := missing():
+            change = self._changed.wait()
+            change.what = ("rank", late[0], "to join exchange", round_, "(late:", *late, ")")
+            await first_of(change, timer)
+            if timer.done() and missing():
+                raise WaitTimeoutError(
+                    f"rank {self._endpoint.rank} waited {self._wait_timeout:.0f} s for rank(s) "
+                    f"{', '.join(map(str, missing()))} to join exchange {round_}; raise wait_timeout if they are only slow"
+                )
+        timer.cancel()
+
+    def _post(self, peer: int, token: bytes) -> None:
+        self._sending = [future for future in self._sending if not future.done()]
+        self._sending.append(self._endpoint.send(peer, self._channel, token))
+
+    async def _listen(self) -> None:
+        while True:
+            source, data = await self._endpoint.recv_any(self._channel)
+            kind, phase, round_ = _HEADER.unpack_from(data)
+            if kind == JOIN:
+                self._joined[source, phase, round_] = data[_HEADER.size :]
+            elif kind == AWAY:
+                self._limits[source, phase] = round_
+            else:
+                self._gone[source] = (phase, round_)
+            self._changed.set()
+

@@ -1,0 +1,40 @@
+"""How fast a worker steps, and how fast its partners do."""
+
+from __future__ import annotations
+
+from hvd_gossip.tasks import Future
+from hvd_gossip.transport.endpoint import Endpoint
+
+SMOOTHING = 0.25
+"""Weight of the newest step in the running mean of step times."""
+SLACK = 1.5
+"""A worker counts as slower than its partners when its step takes so many times theirs."""
+
+
+class Pace:
+    """Running step times, seconds. Owner: the engine's thread."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._last = endpoint.now()
+        self._partners: dict[int, float] = {}
+        self.seconds = 0.0
+
+    def stepped(self) -> None:
+        """This worker has made a step."""
+        now = self._endpoint.now()
+        taken = now - self._last
+        self.seconds = taken if self.seconds == 0.0 else (1 - SMOOTHING) * self.seconds + SMOOTHING * taken
+        self._last = now
+
+    def partner(self, peer: int, seconds: float) -> None:
+        """A partner says how long its steps take; 0 if it has made none."""
+        if seconds > 0.0:
+            self._partners[peer] = seconds
+
+    def timer(self, steps: int) -> Future[None]:
+        """Done when the typical partner will have made so many steps and some slack; never while none is known."""
+        if not self._partners:
+            return Future("this worker's next step")
+        times = sorted(self._partners.values())
+        return self._endpoint.sleep(SLACK * steps * times[len(times) // 2])

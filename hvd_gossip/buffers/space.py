@@ -1,0 +1,84 @@
+"""Where a replica's chunks live, and how they get to where MPI can send them from.
+
+`HostSpace`: NumPy; a chunk can be sent as it is. `CudaSpace` (buffers/cuda.py): CuPy; device buffers when MPI is
+CUDA-aware, else pinned host staging. Algorithms see only this protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from hvd_gossip.buffers.arrays import Array
+from hvd_gossip.tasks import Future
+from hvd_gossip.transport.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from hvd_gossip.buffers.replica import Chunk
+
+
+class Space(Protocol):
+    """Memory of one device.
+
+    Attributes:
+        direct: whether MPI can send and receive a replica's own memory.
+    """
+
+    direct: bool
+
+    def zeros(self, length: int, dtype: np.dtype[Any]) -> Array:
+        """Memory beside the parameters, zero."""
+
+    def wire(self, length: int, dtype: np.dtype[Any]) -> Array:
+        """A buffer that MPI can send from and receive into."""
+
+    def engine(self, chunk: Chunk) -> Any:
+        """Context in which the engine's thread may touch the chunk: its lock, and on a GPU the order of streams."""
+
+    def training(self, chunk: Chunk) -> Any:
+        """The same for the training thread."""
+
+    def publish(self, value: Array, wire: Array) -> None:
+        """wire <- value, converted to the wire's type; complete once `settled`."""
+
+    def fetch(self, wire: Array) -> Array:
+        """What arrived, on the replica's device; valid until the wire buffer is received into again."""
+
+    def settled(self, endpoint: Endpoint) -> Awaitable[None]:
+        """Done when everything that the engine enqueued so far has happened."""
+
+
+class HostSpace:
+    """NumPy memory: operations happen at once, a chunk's lock is all the order there is."""
+
+    direct = True
+
+    def zeros(self, length: int, dtype: np.dtype[Any]) -> Array:
+        return np.zeros(length, dtype)
+
+    def wire(self, length: int, dtype: np.dtype[Any]) -> Array:
+        return np.empty(length, dtype)
+
+    @contextmanager
+    def engine(self, chunk: Chunk) -> Iterator[None]:
+        with chunk.lock:
+            yield
+
+    training = engine
+
+    def publish(self, value: Array, wire: Array) -> None:
+        with np.errstate(over="ignore"):  # a value beyond the wire type's range becomes infinite and is refused there
+            wire[...] = value
+
+    def fetch(self, wire: Array) -> Array:
+        return wire
+
+    def settled(self, endpoint: Endpoint) -> Awaitable[None]:
+        return _SETTLED
+
+
+_SETTLED: Future[None] = Future("nothing")
+_SETTLED.set_result(None)
