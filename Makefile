@@ -49,7 +49,7 @@ types: $(INSTALLED)-torch
 	rm -rf $(TYPES) && mkdir -p $(TYPES)/hvd_gossip
 	ln -s "$(CURDIR)"/hvd_gossip/* "$(CURDIR)"/frameworks/* $(TYPES)/hvd_gossip/
 	ln -s "$(CURDIR)"/tests "$(CURDIR)"/benchmarks "$(CURDIR)"/examples $(TYPES)/
-	cd $(TYPES) && "$(abspath $(PY))" -m mypy --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" .
+	cd $(TYPES) && MYPYPATH=examples "$(abspath $(PY))" -m mypy --config-file "$(CURDIR)/pyproject.toml" --cache-dir "$(CURDIR)/.mypy_cache" .
 
 docs: $(INSTALLED)-torch
 	$(PY) -m hvd_gossip.config > docs/settings.md
