@@ -186,12 +186,16 @@ class Config:
         "",
         Path(),
         HOROVOD,
-        "File to write a Chrome trace to; empty: none.",
+        "File to write a Chrome trace to; DYNAMIC: none before hvd.start_timeline.",
         environment="HOROVOD_TIMELINE",
         horovod_flag="--timeline-filename",
     )
     timeline_mark_cycles: bool = declare(
-        False, Boolean(), HOROVOD, "Mark the controller's cycles in it.", environment="HOROVOD_TIMELINE_MARK_CYCLES"
+        False,
+        Boolean(),
+        HOROVOD,
+        "Mark the controller's cycles in the timeline.",
+        environment="HOROVOD_TIMELINE_MARK_CYCLES",
     )
     stall_check_disable: bool = declare(
         False,
@@ -328,7 +332,8 @@ def _warn_of_unknown(environ: Mapping[str, str]) -> None:
     for variable in sorted(set(environ) - known - _warned):
         if variable.startswith(PREFIX):
             _warned.add(variable)
-            _logger.warning("%s is no setting and is ignored.%s", variable, did_you_mean(variable, known))
+            hint = did_you_mean(variable[len(PREFIX) :].lower(), SETTINGS, lambda name: SETTINGS[name].environment)
+            _logger.warning("%s is no setting and is ignored.%s", variable, hint)
 
 
 def _text(setting: Setting, value: object) -> str:

@@ -11,7 +11,7 @@ import math
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat, SupportsIndex, cast
 
@@ -104,7 +104,7 @@ class Boolean(Kind):
         return word in TRUE_WORDS
 
     def valid(self) -> str:
-        return f"{', '.join(TRUE_WORDS)}; {', '.join(FALSE_WORDS)}"
+        return "1 or 0, true or false, yes or no, on or off"
 
     def text(self, value: object) -> str:
         return "1" if value else "0"
@@ -239,10 +239,10 @@ def declare(default: Any, kind: Kind, group: str, help: str, **more: Any) -> Any
     return field(default=default, metadata={"setting": declared})
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """ " Did you mean ...?" with the names that look like the word, or an empty string."""
+def did_you_mean(word: str, names: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """ " Did you mean ...?" with the names that look like the word, each as `shown` gives it; or an empty string."""
     close = difflib.get_close_matches(word, list(names), n=3)
-    return f" Did you mean {' or '.join(close)}?" if close else ""
+    return f" Did you mean {' or '.join(map(shown, close))}?" if close else ""
 
 
 def _own_object(value: object) -> object:
