@@ -168,6 +168,10 @@ class Engine:
         if self._thread.is_alive():
             raise WaitTimeoutError(f"the engine's thread did not stop within {timeout} s")
 
+    def join(self) -> None:
+        """Waits for the thread's end: for a process that is about to be ended by it."""
+        self._thread.join()
+
     def wait_for(self, event: threading.Lock, what: Callable[[], str], timeout: float | None) -> None:
         """Another thread's wait for `event`'s release; the engine does not sleep long meanwhile."""
         start = time.monotonic()

@@ -6,7 +6,7 @@ CUDA-aware, else pinned host staging. Algorithms see only this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,3 +82,18 @@ class HostSpace:
 
 _SETTLED: Future[None] = Future("nothing")
 _SETTLED.set_result(None)
+
+
+def space_of(flats: Sequence[Array], cuda_aware: str, mpi: Any) -> Space:
+    """The space that flat buffers live in.
+
+    Args:
+        flats: all NumPy's, or all CuPy's on one device.
+        cuda_aware: the setting: "auto", "yes" or "no".
+        mpi: the mpi4py.MPI module, asked in the case of "auto".
+    """
+    if all(isinstance(flat, np.ndarray) for flat in flats):
+        return HostSpace()
+    from hvd_gossip.buffers.cuda import CudaSpace, is_cuda_aware
+
+    return CudaSpace(flats[0].device.id, direct=is_cuda_aware(cuda_aware, mpi))

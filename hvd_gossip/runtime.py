@@ -1,0 +1,309 @@
+"""The process-wide runtime: world, engine, configuration, services; `init()` and `shutdown()`.
+
+Owner: the thread that calls `init` (the training thread). One runtime at a time; `init` after `shutdown` starts a new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hvd_gossip import exits
+from hvd_gossip.algorithms.base import Context
+from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
+from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.buffers.replica import Replica
+from hvd_gossip.buffers.space import space_of
+from hvd_gossip.collectives import Collectives, Request, Result
+from hvd_gossip.config import Config, load, mixing_settings, slow_factors
+from hvd_gossip.engine import Engine, Handle
+from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
+from hvd_gossip.observe.counters import Counters
+from hvd_gossip.observe.logs import configure_logging
+from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
+from hvd_gossip.observe.report import print_report, report_line
+from hvd_gossip.observe.timeline import open_timeline
+from hvd_gossip.observe.waits import WaitLimits
+from hvd_gossip.sharing import WorkSharing
+from hvd_gossip.stepper import Stepper
+from hvd_gossip.tasks import Scheduler
+from hvd_gossip.topology import make_topology, require_needs
+from hvd_gossip.topology.base import Topology
+from hvd_gossip.transport.endpoint import ALGORITHM_BASE, ALGORITHM_LIMIT, ALGORITHM_STRIDE, Array
+from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
+from hvd_gossip.worker import Worker
+from hvd_gossip.world import World, discover
+
+log = logging.getLogger("hvd_gossip")
+Comm = Any
+"""An mpi4py communicator, or a list of ranks of COMM_WORLD, or None for all."""
+
+
+class Runtime:
+    """Everything that one process has between `init` and `shutdown`.
+
+    Attributes:
+        config: the settings in force.
+        world: ranks and hosts.
+        engine: the progress thread.
+        collectives, sharing: services on it.
+        counters: totals of all algorithms of this process.
+        timeline, metrics: where events and steps are recorded.
+    """
+
+    def __init__(self, config: Config, comm: Comm = None) -> None:
+        self.config = config
+        self.counters = Counters()
+        self.workers: list[Worker] = []
+        self._steppers = 0
+        self._comm = comm
+        self.engine = Engine(
+            self._connect, spin=config.spin_us * 1e-6, backoff_max=config.backoff_max_us * 1e-6, limits=_limits(config)
+        )
+        self.world: World
+        self.mpi: Any
+        self.engine.start()
+        configure_logging(config.log_level, self.world.rank)
+        self.timeline = open_timeline(config.timeline, self.world.rank)
+        self.metrics = self._open_metrics()
+        self.engine.call(self._start_services, "starting the services")
+        self._report(config)
+
+    def submit(self, request: Request) -> Handle[Result]:
+        """Starts a named collective operation; the handle gives its result. Every live rank submits the same name."""
+        return self.engine.submit(lambda: self.collectives.submit(request), f"{request.kind} of {request.name!r}")
+
+    def attach(self, flats: Sequence[Array], **overrides: object) -> Worker:
+        """Puts flat parameter buffers under an algorithm. A collective: every rank attaches the same, in the same order.
+
+        Args:
+            flats: 1-D contiguous floating arrays that the framework's tensors are views of.
+            overrides: settings that differ from the runtime's, such as `algorithm`, `topology`, `mixing_period`.
+
+        Raises:
+            ConfigError: a setting is unknown or has no meaning under the algorithm, or the ranks disagree.
+            TopologyError: the topology does not meet a condition of the algorithm.
+        """
+        config = self.config.override(overrides)
+        kind, settings = find_algorithm(config.algorithm), mixing_settings(config)
+        kind.validate(settings)
+        topology = self.make_topology(config)
+        self._agree(flats, config, topology)
+        chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
+        replica = Replica(flats, chunk_bytes, space_of(flats, config.cuda_aware, self.mpi))
+        context = Context(
+            endpoint=self.engine.endpoint,
+            replica=replica,
+            topology=topology,
+            settings=settings,
+            channel=self._next_channel(),
+            post=self.engine.post,
+            exact_average=self.collectives.exact_average,
+            counters=self.counters,
+        )
+        algorithm = kind(context)
+        worker = Worker(self.engine, algorithm, self.stepper())
+        self.workers.append(worker)
+        self.engine.call(_coroutine(algorithm.start), "starting the algorithm")
+        if any(name in overrides for name in ("algorithm", "topology")):
+            self._report(config)
+        return worker
+
+    def make_topology(self, config: Config) -> Topology:
+        """The topology that a configuration asks for, checked against its algorithm's needs."""
+        kind = find_algorithm(config.algorithm)
+        spec = kind.default_topology if config.topology == "auto" else config.topology
+        topology = make_topology(
+            spec,
+            self.world.size,
+            seed=config.seed,
+            weights=config.mixing_weights,
+            laziness=config.laziness,
+            hosts=self.world.hosts,
+        )
+        require_needs(topology, kind.needs)
+        return topology
+
+    def stepper(self) -> Stepper:
+        """A new accountant of steps, for an optimizer whose gradients the collectives average."""
+        self._steppers += 1
+        factor = slow_factors(self.config.inject).get(self.world.rank, 1.0)
+        return Stepper(self.engine, self.metrics if self._steppers == 1 else NullMetrics(), self.counters, factor)
+
+    def shutdown(self) -> None:
+        """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""
+        if self.engine.alive():
+            if self.engine.failure is None:
+                self._depart()
+            self.engine.stop()
+        self.metrics.close(self.counters)
+        self.timeline.close()
+
+    def abort(self, code: int) -> None:
+        """Ends the whole job at once: the way out after an uncaught exception."""
+        if self.world.size > 1 and self.engine.alive():
+            self.engine.post(lambda: self.mpi.COMM_WORLD.Abort(code))
+            self.engine.join()
+
+    def _connect(self, scheduler: Scheduler) -> MpiEndpoint:
+        """On the engine's thread: the process's first MPI call may be here."""
+        self.mpi = load_mpi(self.config.mpi_thread_level)
+        comm = _communicator(self.mpi, self._comm)
+        self.world = discover(comm, self.mpi)
+        return MpiEndpoint(comm.Clone(), scheduler, self.config.seed)
+
+    async def _start_services(self) -> None:
+        config = self.config
+        self.collectives = Collectives(
+            self.engine.endpoint,
+            fusion_threshold=config.fusion_threshold,
+            cycle_time=config.cycle_time,
+            cache_capacity=config.cache_capacity,
+            stall_check_time=config.stall_check_time,
+            stall_shutdown_time=config.stall_shutdown_time,
+            stall_check_disable=config.stall_check_disable,
+            on_stall=log.warning,
+        )
+        self.sharing = WorkSharing(self.engine.endpoint)
+        self.collectives.start()
+        self.sharing.start()
+
+    def _depart(self) -> None:
+        departures = [(worker.algorithm.name, worker.algorithm.depart) for worker in self.workers]
+        departures += [("work sharing", self.sharing.depart), ("collectives", self.collectives.depart)]
+        for name, depart in departures:
+            try:
+                self.engine.submit(depart, f"departing from {name}").wait(self.config.shutdown_timeout)
+            except WaitTimeoutError as error:
+                log.warning("shutdown goes on without an answer: %s", error)
+
+    def _next_channel(self) -> int:
+        channel = ALGORITHM_BASE + len(self.workers) * ALGORITHM_STRIDE
+        if channel + ALGORITHM_STRIDE > ALGORITHM_LIMIT:
+            raise ConfigError(f"{len(self.workers)} optimizers are attached already: no channels are left for one more")
+        return channel
+
+    def _agree(self, flats: Sequence[Array], config: Config, topology: Topology) -> None:
+        """Every rank attaches the same thing, or all raise."""
+        settings = mixing_settings(config)
+        mine = f"{config.algorithm} over {topology.name}, {settings}, parameters " + ", ".join(
+            f"{flat.size} x {flat.dtype}" for flat in flats
+        )
+        digest = np.array([zlib.crc32(mine.encode())], np.int64)
+        name = f"attach.{len(self.workers)}"
+        everybody = self.submit(Request(name=name, kind="allgather", array=digest)).wait().output
+        different = [rank for rank, other in enumerate(everybody) if other != digest[0]]
+        if different:
+            raise ConfigError(
+                f"rank {self.world.rank} attached {mine}, but rank(s) {', '.join(map(str, different))} something else; "
+                "all ranks must give the same algorithm, topology, settings and parameters"
+            )
+
+    def _report(self, config: Config) -> None:
+        if not config.report or self.world.rank:
+            return
+        topology = None if find_algorithm(config.algorithm).needs == "none" else self.make_topology(config)
+        library = ".".join(map(str, self.mpi.get_vendor()[1]))
+        line = report_line(
+            algorithm=config.algorithm,
+            ranks=self.world.size,
+            hosts=len(set(self.world.hosts)),
+            transport=f"{self.mpi.get_vendor()[0]} {library}",
+            thread_level=thread_level_name(self.mpi).lower(),
+            topology=topology.name if topology else None,
+            spectral_gap=topology.spectral_gap() if topology else None,
+            wire_dtype=config.wire_dtype,
+        )
+        print_report(line, self.world.rank)
+
+    def _open_metrics(self) -> MetricsWriter | NullMetrics:
+        if not self.config.metrics_dir:
+            return NullMetrics()
+        run = {"algorithm": self.config.algorithm, "topology": str(self.config.topology), "size": self.world.size}
+        return MetricsWriter(self.config.metrics_dir, self.world.rank, run)
+
+
+_current: Runtime | None = None
+
+
+def init(comm: Comm = None, **settings: object) -> Runtime:
+    """Starts the runtime, or returns the one that runs (further arguments are then ignored, as Horovod does).
+
+    Args:
+        comm: None for all ranks, a list of ranks of COMM_WORLD, or an mpi4py communicator.
+        settings: overrides of the configuration, by name.
+
+    Raises:
+        ConfigError: an unknown setting or a bad value; before MPI starts where that can be known.
+    """
+    global _current
+    if _current is None:
+        config = load(settings)
+        kind = find_algorithm(config.algorithm)
+        kind.validate(mixing_settings(config))
+        _current = Runtime(config, comm)
+        exits.install(shutdown, _abort)
+    return _current
+
+
+def shutdown() -> None:
+    """Departs and stops. Does nothing if the runtime does not run."""
+    global _current
+    runtime, _current = _current, None
+    if runtime is not None:
+        runtime.shutdown()
+
+
+def is_initialized() -> bool:
+    """Whether `init` was called and `shutdown` not since."""
+    return _current is not None
+
+
+def current() -> Runtime:
+    """The runtime.
+
+    Raises:
+        NotInitializedError: it does not run.
+    """
+    if _current is None:
+        raise NotInitializedError
+    return _current
+
+
+def _abort(code: int) -> None:
+    if _current is not None:
+        _current.abort(code)
+
+
+def _coroutine(function: Any) -> Any:
+    async def run() -> None:
+        function()
+
+    return run
+
+
+def _limits(config: Config) -> WaitLimits:
+    check = 0.0 if config.stall_check_disable else config.stall_check_time
+    return WaitLimits(check, min(config.wait_timeout, config.stall_shutdown_time or config.wait_timeout))
+
+
+def _communicator(mpi: Any, comm: Comm) -> Any:
+    if comm is None or comm == []:
+        return mpi.COMM_WORLD
+    if isinstance(comm, mpi.Comm):
+        return comm
+    group = mpi.COMM_WORLD.Get_group().Incl(list(comm))
+    if mpi.COMM_WORLD.Get_rank() not in comm:
+        raise ConfigError(f"rank {mpi.COMM_WORLD.Get_rank()} called init(comm={list(comm)}) and is not in the list")
+    return mpi.COMM_WORLD.Create_group(group)
+
+
+def _largest_degree(topology: Topology, rank: int) -> int:
+    """Most neighbours that the rank meets at once, over the rounds of a period (of 64, where it is longer or random)."""
+    rounds = range(min(topology.period or 64, 64))
+    return max((len(topology.in_weights(rank, round_)) for round_ in rounds), default=0)
+

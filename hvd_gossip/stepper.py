@@ -1,0 +1,55 @@
+"""Accounting of training steps: what was compute, what was waiting; and artificial stragglers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from hvd_gossip.engine import Engine
+from hvd_gossip.observe.counters import Counters
+from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
+
+R = TypeVar("R")
+
+
+class Stepper:
+    """Times the steps of one optimizer. Owner: the training thread.
+
+    Args:
+        engine: whose waits count as waiting.
+        metrics: where a step is recorded.
+        counters: what the algorithm counts.
+        slowdown: 1, or the factor by which `--inject slow` slows this rank: the step's compute time is slept
+            (slowdown - 1) times more.
+    """
+
+    def __init__(self, engine: Engine, metrics: MetricsWriter | NullMetrics, counters: Counters, slowdown: float) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self._counters = counters
+        self._slowdown = slowdown
+        self._ended: float | None = None
+        self._waited = 0.0
+        self.steps = 0
+
+    def step(self, update: Callable[[], R]) -> R:
+        """Runs one step's update, whatever it waits for, and records it."""
+        self._engine.check()
+        self._inject()
+        result = update()
+        self._record()
+        return result
+
+    def _inject(self) -> None:
+        if self._slowdown > 1.0 and self._ended is not None:
+            computed = time.perf_counter() - self._ended - (self._engine.waited - self._waited)
+            time.sleep(max(0.0, computed) * (self._slowdown - 1.0))
+
+    def _record(self) -> None:
+        now, waited = time.perf_counter(), self._engine.waited
+        if self._ended is not None:
+            seconds, wait = now - self._ended, waited - self._waited
+            self._metrics.step(seconds, seconds - wait, wait, self._counters)
+        self._ended, self._waited = now, waited
+        self.steps += 1

@@ -1,0 +1,102 @@
+"""One replica under one algorithm: what a framework's optimizer talks to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import numpy as np
+
+from hvd_gossip.algorithms.base import Algorithm
+from hvd_gossip.engine import Engine
+from hvd_gossip.stepper import Stepper
+
+R = TypeVar("R")
+
+
+class Worker:
+    """Drives an algorithm from the training thread. Made by `Runtime.attach`.
+
+    Attributes:
+        algorithm: the algorithm; its `averages` says whether gradients or parameters are averaged.
+        replica: the flat buffers.
+    """
+
+    def __init__(self, engine: Engine, algorithm: Algorithm, stepper: Stepper) -> None:
+        self.algorithm = algorithm
+        self.replica = algorithm.context.replica
+        self._engine = engine
+        self._stepper = stepper
+        self._meetings = 0
+
+    def step(self, update: Callable[[], R]) -> R:
+        """One training step around the wrapped optimizer's `update`, which is called exactly once.
+
+        Raises:
+            EngineError: the engine failed since the last call. WaitTimeoutError: a neighbour did not come in time.
+        """
+        return self._stepper.step(lambda: self._drive(update))
+
+    def _drive(self, update: Callable[[], R]) -> R:
+        steps = self.algorithm.step(update)
+        try:
+            while True:
+                wait = next(steps)
+                self._engine.call(lambda wait=wait: _run(wait), f"{self.algorithm.name} step")
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+
+    @contextmanager
+    def consensus(self) -> Iterator[None]:
+        """Inside, the flat buffers hold the exact mean over the live workers; after, each worker's own values again.
+
+        A collective: every live worker enters, at a place of its own choosing.
+        """
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def consensus_distance(self) -> float:
+        """sqrt(mean over the live workers of ||x_i - mean||^2), L2 over all parameters. A collective."""
+        self._enter()
+        try:
+            squared = np.array([self.replica.held_distance()])
+            self._average([squared], "distance")
+        finally:
+            self._leave()
+        return math.sqrt(squared[0])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The algorithm's own state beside the parameters."""
+        return self.algorithm.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.algorithm.load_state_dict(state)
+
+    def _enter(self) -> None:
+        self._meetings += 1
+        self._engine.call(self.algorithm.pause, "pausing for the exact average")
+        self.algorithm.settle()
+        self.replica.hold()
+        self._engine.call(lambda: self.algorithm.average(self._name("mean")), "the exact average")
+
+    def _leave(self) -> None:
+        self.replica.release()
+        self._engine.call(self.algorithm.resume, "going on after the exact average")
+
+    def _average(self, arrays: list[np.ndarray], what: str) -> None:
+        average = self.algorithm.context.exact_average
+        self._engine.call(lambda: _run(lambda: average(self._name(what), arrays)), "the exact average")
+
+    def _name(self, what: str) -> str:
+        return f"worker.{self.algorithm.context.channel}.{what}.{self._meetings}"
+
+
+async def _run(wait: Callable[[], Any]) -> None:
+    """A coroutine out of whatever awaitable `wait` gives, begun on the engine's thread."""
+    await wait()
