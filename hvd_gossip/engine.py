@@ -3,8 +3,8 @@
 It drains a command queue, steps the coroutines that can go on, looks at what is outstanding, and backs off when nothing
 moves. The wait on the command queue *is* the back-off: a command wakes it at once.
 
-Shared state: `_waiters` (how many callers wait) and `waited` (their seconds, in all) are guarded by `_lock`; `failure` is written once by the engine's thread and
-read by others; everything else belongs to the engine's thread.
+Shared state: `_waiters` (how many callers wait) and `waited` (their seconds, in all) are guarded by `_lock`; `failure` is
+written once by the engine's thread and read by others; everything else belongs to the engine's thread.
 """
 
 from __future__ import annotations
@@ -210,7 +210,11 @@ class Engine:
         return opened
 
     def _begin(
-        self, start: Callable[[], Future[T] | Coroutine[Any, Any, T]], name: str, handle: Handle[T], state: list[Future[T]]
+        self,
+        start: Callable[[], Future[T] | Coroutine[Any, Any, T]],
+        name: str,
+        handle: Handle[T],
+        state: list[Future[T]],
     ) -> None:
         try:
             begun = start()
@@ -280,7 +284,7 @@ class Engine:
         try:
             command()
         except Exception as error:  # reaches the training thread at its next call
-            self._on_failure(error, 'a command')
+            self._on_failure(error, "a command")
 
 
 def _progress_of(state: list[Future[Any]], name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,11 +77,14 @@ class Runtime:
         """Starts a named collective operation; the handle gives its result. Every live rank submits the same name."""
         return self.engine.submit(lambda: self.collectives.submit(request), f"{request.kind} of {request.name!r}")
 
-    def attach(self, flats: Sequence[Array], **overrides: object) -> Worker:
+    def attach(
+        self, flats: Sequence[Array], *, training_stream: Callable[[], int] | None = None, **overrides: object
+    ) -> Worker:
         """Puts flat parameter buffers under an algorithm. A collective: every rank attaches the same, in the same order.
 
         Args:
             flats: 1-D contiguous floating arrays that the framework's tensors are views of.
+            training_stream: for CuPy's arrays: gives the raw cudaStream_t that the framework works on.
             overrides: settings that differ from the runtime's, such as `algorithm`, `topology`, `mixing_period`.
 
         Raises:
@@ -94,7 +97,7 @@ class Runtime:
         topology = self.make_topology(config)
         self._agree(flats, config, topology)
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
-        replica = Replica(flats, chunk_bytes, space_of(flats, config.cuda_aware, self.mpi))
+        replica = Replica(flats, chunk_bytes, space_of(flats, config.cuda_aware, self.mpi, training_stream))
         context = Context(
             endpoint=self.engine.endpoint,
             replica=replica,
@@ -306,4 +309,3 @@ def _largest_degree(topology: Topology, rank: int) -> int:
     """Most neighbours that the rank meets at once, over the rounds of a period (of 64, where it is longer or random)."""
     rounds = range(min(topology.period or 64, 64))
     return max((len(topology.in_weights(rank, round_)) for round_ in rounds), default=0)
-

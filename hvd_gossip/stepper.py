@@ -24,7 +24,9 @@ class Stepper:
             (slowdown - 1) times more.
     """
 
-    def __init__(self, engine: Engine, metrics: MetricsWriter | NullMetrics, counters: Counters, slowdown: float) -> None:
+    def __init__(
+        self, engine: Engine, metrics: MetricsWriter | NullMetrics, counters: Counters, slowdown: float
+    ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._counters = counters

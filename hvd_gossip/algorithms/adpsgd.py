@@ -75,11 +75,13 @@ class ADPSGD(Algorithm):
     def validate(cls, settings: MixingSettings) -> None:
         if settings.global_average_every:
             raise ConfigError(
-                "global_average_every has no meaning with algorithm 'adpsgd': its workers have no common step at which they could take "
-                "an exact average; use hvd.consensus(model), or dpsgd or sgp"
+                "global_average_every has no meaning with algorithm 'adpsgd': its workers have no common step at which "
+                "they could take an exact average; use hvd.consensus(model), or dpsgd or sgp"
             )
         if settings.mixing_order != "overlap":
-            raise ConfigError("mixing_order='sequential' has no meaning with algorithm 'adpsgd', whose exchanges never hold up a step")
+            raise ConfigError(
+                "mixing_order='sequential' has no meaning with algorithm 'adpsgd', whose exchanges never hold up a step"
+            )
 
     def start(self) -> None:
         spawn = self.context.endpoint.spawn
@@ -91,6 +93,7 @@ class ADPSGD(Algorithm):
         yield from ()
         self.context.replica.fold()
         result = update()
+        self.context.replica.space.updated()
         self.context.post(self._stepped)
         return result
 
@@ -176,13 +179,12 @@ class ADPSGD(Algorithm):
         counters.bytes_received += self._lanes.nbytes
 
     async def _bounded(self, future: Future[R], peer: int, what: str) -> None:
-        timer = self.context.endpoint.sleep(self.context.settings.wait_timeout)
+        limit, rank = self.context.settings.wait_timeout, self.context.endpoint.rank
+        timer = self.context.endpoint.sleep(limit)
         await first_of(future, timer)
         if not future.done():
             future.cancel()
-            raise WaitTimeoutError(
-                f"rank {self.context.endpoint.rank} waited {self.context.settings.wait_timeout:.0f} s for the {what} of rank {peer}"
-            )
+            raise WaitTimeoutError(f"rank {rank} waited {limit:.0f} s for the {what} of rank {peer}")
         timer.cancel()
         future.result()
 

@@ -44,8 +44,8 @@ class AllReduce(Algorithm):
         for name in ("mixing_order", "mixing_period", "global_average_every", "wire_dtype"):
             if getattr(settings, name) != getattr(defaults, name):
                 raise ConfigError(
-                    f"{name}={getattr(settings, name)!r} has no meaning with algorithm 'allreduce', which averages gradients in every "
-                    f"step; choose a gossip algorithm or leave {name} at {getattr(defaults, name)!r}"
+                    f"{name}={getattr(settings, name)!r} has no meaning with algorithm 'allreduce', which averages "
+                    f"gradients in every step; choose a gossip algorithm or leave {name} at {getattr(defaults, name)!r}"
                 )
 
     def start(self) -> None:

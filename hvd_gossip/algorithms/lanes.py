@@ -62,14 +62,19 @@ class Lanes:
             await space.settled(endpoint)
             moving += [endpoint.send(peer, channel, mine) for peer in receivers]
             await all_of(moving)
-            mix(chunk, space.fetch(mine), {peer: space.fetch(buffer) for peer, buffer in arriving.items()})
+            with space.computing():
+                mix(chunk, space.fetch(mine), {peer: space.fetch(buffer) for peer, buffer in arriving.items()})
             await space.settled(endpoint)
             for buffer in [*borrowed.values(), *own_buffer]:
                 self._give_back(buffer)
 
     def _outgoing(self, chunk: Chunk) -> tuple[Array, list[Array]]:
         """What to send, and the borrowed buffer it lies in, if any."""
-        if not self._corrected and self._replica.space.direct and self._replica.wire_type(chunk, self._wire) == chunk.x.dtype:
+        if (
+            not self._corrected
+            and self._replica.space.direct
+            and self._replica.wire_type(chunk, self._wire) == chunk.x.dtype
+        ):
             return chunk.source, []
         buffer = self._borrow(chunk)
         wire = buffer[: chunk.x.size]

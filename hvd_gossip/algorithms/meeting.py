@@ -119,4 +119,3 @@ class Meeting:
             else:
                 self._gone[source] = (phase, round_)
             self._changed.set()
-

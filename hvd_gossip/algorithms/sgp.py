@@ -111,6 +111,8 @@ class SGP(SynchronousMixing):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if len(state["weights"]) != len(self.weights):
-            raise ValueError(f"push-sum weights of {len(state['weights'])} chunks do not fit {len(self.weights)} chunks")
+            raise ValueError(
+                f"push-sum weights of {len(state['weights'])} chunks do not fit {len(self.weights)} chunks"
+            )
         self.weights = np.array(state["weights"], np.float64)
         self._next_weights = self.weights.copy()

@@ -110,6 +110,7 @@ class SynchronousMixing(Algorithm):
     def _advance(self) -> bool:
         """Training thread: counts the step and starts the exchange that is due after it, if one is."""
         self._steps += 1
+        self.context.replica.space.updated()
         every = self.context.settings.global_average_every
         exact = every > 0 and self._steps % every == 0
         if not exact and self._steps % self.context.settings.mixing_period:
@@ -138,7 +139,9 @@ class SynchronousMixing(Algorithm):
     async def _exchange(self, number: int) -> None:
         round_ = await self._meet(number)
         await self._lanes.exchange(
-            list(round_.in_weights), list(round_.out_weights), lambda chunk, mine, arrived: self.mix(round_, chunk, mine, arrived)
+            list(round_.in_weights),
+            list(round_.out_weights),
+            lambda chunk, mine, arrived: self.mix(round_, chunk, mine, arrived),
         )
         self._count(round_)
         self._finish()

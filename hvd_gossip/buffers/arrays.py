@@ -38,8 +38,10 @@ def is_floating(dtype: Any) -> bool:
 
 def compute_dtype(dtype: Any) -> np.dtype[Any]:
     """The type to add in: float32 for the half types, else the type itself."""
-    stored: np.dtype[Any] = np.dtype(dtype)
-    return np.dtype(np.float32) if stored in _HALVES else stored
+    work: np.dtype[Any] = np.dtype(dtype)
+    if work in _HALVES:
+        work = np.dtype(np.float32)
+    return work
 
 
 def wire_dtype(name: str, stored: Any) -> np.dtype[Any]:
@@ -56,7 +58,8 @@ def wire_dtype(name: str, stored: Any) -> np.dtype[Any]:
     if name not in WIRE_DTYPES:
         raise ConfigError(f"unknown wire_dtype {name!r}: expected parameter, {', '.join(WIRE_DTYPES)}")
     wanted = WIRE_DTYPES[name]
-    return wanted if wanted.itemsize < stored.itemsize else stored
+    narrower: np.dtype[Any] = wanted if wanted.itemsize < stored.itemsize else stored
+    return narrower
 
 
 def is_finite(array: Array) -> bool:
@@ -78,12 +81,9 @@ def add_into(out: Array, a: Array, b: Array) -> None:
 
 def add_difference(accumulator: Array, weight: float, a: Array, b: Array) -> None:
     """accumulator <- accumulator + weight * (a - b). `a` may be used as scratch: its content is lost."""
-    xp = module_of(accumulator)
     work = compute_dtype(accumulator.dtype)
-    if a.dtype == b.dtype == accumulator.dtype == work:
-        difference = xp.subtract(a, b, out=a)
-    else:
-        difference = a.astype(work) - b.astype(work)
+    in_place = a.dtype == b.dtype == accumulator.dtype == work
+    difference = module_of(a).subtract(a, b, out=a) if in_place else a.astype(work) - b.astype(work)
     difference *= work.type(weight)
     add_into(accumulator, accumulator, difference)
 

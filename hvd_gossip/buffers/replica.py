@@ -61,7 +61,7 @@ class Chunk:
         with self.space.engine(self):
             if not self.pending:
                 self.space.publish(self.source, wire)
-            elif wire.dtype == self.x.dtype and isinstance(wire, np.ndarray) and isinstance(self.x, np.ndarray):
+            elif wire.dtype == self.x.dtype and isinstance(wire, type(self.x)):
                 add_into(wire, self.source, self.correction)
             else:
                 total = self.source.copy()

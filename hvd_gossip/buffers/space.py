@@ -6,8 +6,8 @@ CUDA-aware, else pinned host staging. Algorithms see only this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -41,6 +41,12 @@ class Space(Protocol):
     def training(self, chunk: Chunk) -> Any:
         """The same for the training thread."""
 
+    def computing(self) -> Any:
+        """Context for the engine's arithmetic outside of a chunk's lock."""
+
+    def updated(self) -> None:
+        """Training thread: what it enqueued so far comes before what the engine enqueues from now on."""
+
     def publish(self, value: Array, wire: Array) -> None:
         """wire <- value, converted to the wire's type; complete once `settled`."""
 
@@ -69,6 +75,12 @@ class HostSpace:
 
     training = engine
 
+    def computing(self) -> Any:
+        return nullcontext()
+
+    def updated(self) -> None:
+        """Host memory has no queue."""
+
     def publish(self, value: Array, wire: Array) -> None:
         with np.errstate(over="ignore"):  # a value beyond the wire type's range becomes infinite and is refused there
             wire[...] = value
@@ -84,16 +96,19 @@ _SETTLED: Future[None] = Future("nothing")
 _SETTLED.set_result(None)
 
 
-def space_of(flats: Sequence[Array], cuda_aware: str, mpi: Any) -> Space:
+def space_of(
+    flats: Sequence[Array], cuda_aware: str, mpi: Any, training_stream: Callable[[], int] | None = None
+) -> Space:
     """The space that flat buffers live in.
 
     Args:
         flats: all NumPy's, or all CuPy's on one device.
         cuda_aware: the setting: "auto", "yes" or "no".
         mpi: the mpi4py.MPI module, asked in the case of "auto".
+        training_stream: gives the raw cudaStream_t that the framework works on; unused on the host.
     """
     if all(isinstance(flat, np.ndarray) for flat in flats):
         return HostSpace()
     from hvd_gossip.buffers.cuda import CudaSpace, is_cuda_aware
 
-    return CudaSpace(flats[0].device.id, direct=is_cuda_aware(cuda_aware, mpi))
+    return CudaSpace(flats[0].device.id, is_cuda_aware(cuda_aware, mpi), training_stream)

@@ -69,7 +69,9 @@ def as_bytes(payload: Array | bytes) -> Any:
     if isinstance(payload, bytes):
         return payload
     if not payload.flags.c_contiguous:
-        raise ValueError(f"only C-contiguous arrays can be sent, not one of shape {payload.shape} with strides {payload.strides}")
+        raise ValueError(
+            f"only C-contiguous arrays can be sent, not one of shape {payload.shape} with strides {payload.strides}"
+        )
     return payload.reshape(-1).view("uint8")
 
 

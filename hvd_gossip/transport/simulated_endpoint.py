@@ -5,6 +5,7 @@ This is the simulator's hot path: a step of 1,024 ranks passes here thousands of
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,16 +25,21 @@ T = TypeVar("T")
 
 
 class SimulatedEndpoint:
-    """Endpoint of one simulated rank. See `hvd_gossip.transport.endpoint.Endpoint`."""
+    """Endpoint of one simulated rank. See `hvd_gossip.transport.endpoint.Endpoint`.
+
+    Attributes:
+        bytes_sent: payload bytes that have left this rank.
+    """
 
     __slots__ = (
         "_arrived", "_dead", "_in_free", "_last", "_last_limit", "_letters", "_listening", "_orphans", "_out_free",
-        "_posted", "_routes", "_tasks", "_tasks_limit", "_unexpected", "_world", "rank", "rng", "size",
+        "_posted", "_routes", "_tasks", "_tasks_limit", "_unexpected", "_world", "bytes_sent", "rank", "rng", "size",
     )  # fmt: skip
 
     def __init__(self, world: SimulatedWorld, rank: int) -> None:
         self.rank = rank
         self.size = world.size
+        self.bytes_sent = 0
         self.rng = np.random.default_rng((world.seed, rank))
         self._world = world
         self._dead = False
@@ -127,11 +133,12 @@ class SimulatedEndpoint:
         return receive
 
     def sleep(self, seconds: float) -> Future[None]:
-        """Done after so many virtual seconds (at once, but after the tasks that are ready, for 0)."""
+        """Done after so many virtual seconds (for 0: once no task is ready; for infinity: never)."""
         if not seconds >= 0:
             raise ValueError(f"cannot sleep {seconds} s")
         timer = Timer(self._world)
-        self._world.push(self._world.time + seconds, None, timer)
+        if seconds < math.inf:
+            self._world.push(self._world.time + seconds, None, timer)
         return timer
 
     def poll(self, ready: Callable[[], bool], what: Description) -> Future[None]:
@@ -230,6 +237,7 @@ class SimulatedEndpoint:
         world = self._world
         links = world.links
         latency, per_byte = self._routes.get(send.dest) or self._find_route(send.dest)
+        self.bytes_sent += nbytes
         duration = nbytes * per_byte
         time = world.time
         if links.serialize_send and duration:
