@@ -18,7 +18,7 @@ EXCHANGE = """
     world = MPI.COMM_WORLD
     total = np.zeros(1)
     world.Allreduce(np.ones(1) * world.rank, total)
-    print("argument", sys.argv[1])
+    print(f"argument {sys.argv[1]}")
     report({"rank": world.rank, "size": world.size, "total": total})
 """
 

@@ -29,7 +29,7 @@ logger = logging.getLogger("hvd_gossip")
 logging.addLevelName(TRACE, "TRACE")
 
 
-class _Handler(logging.StreamHandler[TextIO]):
+class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # no subscript before Python 3.11
     """A class of its own, so that a second `configure_logging` finds and replaces it and leaves a user's handlers."""
 
 
