@@ -52,14 +52,13 @@ def wire_dtype(name: str, stored: Any) -> np.dtype[Any]:
     Raises:
         ConfigError: the name is none of "parameter", "float32", "float16", "bfloat16".
     """
-    stored = np.dtype(stored)
+    stored_dtype: np.dtype[Any] = np.dtype(stored)
     if name == "parameter":
-        return stored
+        return stored_dtype
     if name not in WIRE_DTYPES:
         raise ConfigError(f"unknown wire_dtype {name!r}: expected parameter, {', '.join(WIRE_DTYPES)}")
     wanted = WIRE_DTYPES[name]
-    narrower: np.dtype[Any] = wanted if wanted.itemsize < stored.itemsize else stored
-    return narrower
+    return wanted if wanted.itemsize < stored_dtype.itemsize else stored_dtype
 
 
 def is_finite(array: Array) -> bool:

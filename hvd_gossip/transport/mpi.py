@@ -180,10 +180,11 @@ class MpiEndpoint:
         self._pending.append((future, result, keep))
 
     def _test_requests(self) -> bool:
+        statuses: list[Any] = []
         try:
-            done = self._mpi.Request.Testsome(self._requests)
-        except self._mpi.Exception:
-            return self._test_each()
+            done = self._mpi.Request.Testsome(self._requests, statuses)
+        except self._mpi.Exception as error:
+            return self._settle_failed(error, statuses)
         if not done:
             return False
         finished = [self._pending[index] for index in done]
@@ -193,27 +194,28 @@ class MpiEndpoint:
             future.set_result(result)
         return True
 
+    def _settle_failed(self, error: Any, statuses: list[Any]) -> bool:
+        """After a Testsome with failures: what it completed, well or not, is null now, in the order of the statuses."""
+        null = self._mpi.REQUEST_NULL
+        done = [index for index, request in enumerate(self._requests) if request == null]
+        finished = [(self._pending[index], status.Get_error()) for index, status in zip(done, statuses, strict=False)]
+        if not finished:
+            raise self._failure(error, None)
+        for index in reversed(done):
+            self._drop(index)
+        for (future, result, _), code in finished:
+            if code == self._mpi.SUCCESS:
+                future.set_result(result)
+            else:
+                future.set_error(self._failure(self._mpi.Exception(code), None, future))
+        return True
+
     def _drop(self, index: int) -> None:
         """Forgets request `index` in O(1): the last one takes its place."""
         self._requests[index] = self._requests[-1]
         self._pending[index] = self._pending[-1]
         self._requests.pop()
         self._pending.pop()
-
-    def _test_each(self) -> bool:
-        """After a failed Testsome: finds which request failed; those that it completed are null and test as done."""
-        for index in range(len(self._requests) - 1, -1, -1):
-            future, result, _ = self._pending[index]
-            try:
-                done = self._requests[index].Test()
-            except self._mpi.Exception as error:
-                self._drop(index)
-                future.set_error(self._failure(error, None, future))
-                continue
-            if done:
-                self._drop(index)
-                future.set_result(result)
-        return True
 
     def _match(self, channel: int) -> bool:
         """Gives the listener of a channel the next message there, if one has come."""

@@ -1,0 +1,145 @@
+"""The engine's thread over an endpoint that needs no MPI: commands, waits, failures, the end."""
+
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hvd_gossip.engine import Engine
+from hvd_gossip.errors import EngineError, WaitTimeoutError
+from hvd_gossip.observe.waits import WaitLimits
+from hvd_gossip.tasks import Future, Scheduler
+from hvd_gossip.transport.simulated import SimulatedWorld
+
+
+class Lone:
+    """A simulated rank by itself whose clock is the real one: an endpoint to run an engine on."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        inner = SimulatedWorld(1).endpoints[0]
+        self.rank, self.size, self.rng = inner.rank, inner.size, np.random.default_rng(0)
+        self.threads: set[int] = set()
+        self._scheduler = scheduler
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def progress(self) -> bool:
+        self.threads.add(threading.get_ident())
+        return False
+
+    def next_timer(self) -> float | None:
+        return None
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str = "task") -> Any:
+        return self._scheduler.spawn(coroutine, name)
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    made = Engine(Lone, limits=WaitLimits(timeout=5.0))  # type: ignore[arg-type]
+    made.start()
+    yield made
+    if made.alive():
+        made.stop()
+
+
+async def value(result: int) -> int:
+    return result
+
+
+def test_a_coroutine_runs_on_the_engines_thread(engine: Engine) -> None:
+    async def where() -> int:
+        return threading.get_ident()
+
+    assert engine.call(where) != threading.get_ident()
+    assert engine.call(where) == next(iter(engine.endpoint.threads))  # type: ignore[attr-defined]
+
+
+def test_submit_gives_a_handle_and_waits_are_counted(engine: Engine) -> None:
+    gate: Future[int] = Future("the gate")
+    handle = engine.submit(lambda: gate)
+    assert not handle.done()
+    threading.Timer(0.05, lambda: engine.post(lambda: gate.set_result(7))).start()
+    assert handle.wait() == 7
+    assert handle.done()
+    assert handle.wait() == 7
+    assert engine.waited > 0
+
+
+def test_what_a_coroutine_raises_reaches_the_waiter_and_the_engine_goes_on(engine: Engine) -> None:
+    async def fail() -> None:
+        raise KeyError("tensor")
+
+    with pytest.raises(KeyError, match="tensor"):
+        engine.call(fail)
+    assert engine.call(lambda: value(1)) == 1
+
+
+def test_a_bounded_wait_names_what_it_waits_for(engine: Engine) -> None:
+    async def receive() -> None:
+        await Future(("receiving from rank", 3))
+
+    with pytest.raises(WaitTimeoutError, match="receiving from rank 3"):
+        engine.submit(receive, "exchange").wait(timeout=0.05)
+
+
+def test_the_engines_own_limit_bounds_a_wait() -> None:
+    engine = Engine(Lone, limits=WaitLimits(timeout=0.3))  # type: ignore[arg-type]
+    engine.start()
+    with pytest.raises(WaitTimeoutError, match="rank 0 gave up"):
+        engine.call(lambda: Future("nothing"))
+    engine.stop()
+
+
+def test_a_background_failure_is_raised_at_the_next_call(engine: Engine) -> None:
+    async def fail() -> None:
+        raise OSError("lost peer 3")
+
+    async def spawn() -> None:
+        engine.scheduler.spawn(fail(), "responder")
+
+    engine.call(spawn)
+    deadline = time.monotonic() + 5
+    while engine.failure is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    with pytest.raises(EngineError, match="rank 0: responder failed: OSError: lost peer 3") as info:
+        engine.call(lambda: value(1))
+    assert isinstance(info.value.__cause__, OSError)
+
+
+def test_a_background_failure_ends_a_wait_that_is_under_way(engine: Engine) -> None:
+    async def fail() -> None:
+        raise OSError("gone")
+
+    handle = engine.submit(lambda: Future("an answer"))
+    engine.post(lambda: engine.scheduler.spawn(fail(), "background"))
+    with pytest.raises(EngineError, match="gone"):
+        handle.wait()
+
+
+def test_a_command_that_raises_is_a_failure_too(engine: Engine) -> None:
+    engine.post(lambda: 1 / 0)
+    with pytest.raises(EngineError, match="ZeroDivisionError"):
+        engine.submit(lambda: Future("an answer")).wait()
+
+
+def test_connecting_can_fail() -> None:
+    def refuse(scheduler: Scheduler) -> Lone:
+        raise OSError("no network")
+
+    engine = Engine(refuse)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="no network"):
+        engine.start()
+    engine.join()
+    assert not engine.alive()
+
+
+def test_after_the_end_nothing_hangs(engine: Engine) -> None:
+    handle = engine.submit(lambda: Future("an answer"))
+    engine.stop()
+    with pytest.raises(EngineError, match="has stopped"):
+        handle.wait()
