@@ -47,5 +47,10 @@ class Topology(ABC):
 
     @abstractmethod
     def spectral_gap(self) -> float:
-        """1 minus the second largest singular value of the product of one period's matrices, a round (geometric mean);
-        for random topologies, of the expectation of W^T W."""
+        """1 minus the rate at which rounds bring the workers together, in [0, 1]; a single worker has 1.
+
+        The rate is the second largest singular value of the product of one period's matrices, a round (geometric mean):
+        the distance to consensus shrinks at least by it. For random topologies it is sqrt(lambda_2(E[W^T W])), the
+        shrinking of the root mean square distance. For matrices that are only column-stochastic (push-sum) it is the
+        product's second largest eigenvalue in modulus.
+        """
