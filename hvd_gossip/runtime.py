@@ -59,6 +59,8 @@ class Runtime:
         self.config = config
         self.counters = Counters()
         self.workers: list[Worker] = []
+        self._attached = 0
+        self._departing: list[Handle[None]] = []
         self._steppers = 0
         self._comm = comm
         self.engine = Engine(
@@ -111,10 +113,25 @@ class Runtime:
         algorithm = kind(context)
         worker = Worker(self.engine, algorithm, self.stepper())
         self.workers.append(worker)
+        self._attached += 1
         self.engine.call(_coroutine(algorithm.start), "starting the algorithm")
         if any(name in overrides for name in ("algorithm", "topology")):
             self._report(config)
         return worker
+
+    def detach(self, worker: Worker) -> None:
+        """Ends `attach`: the flat buffers are left with this worker's own values. A collective."""
+        worker.pause()
+        self.abandon(worker)
+        self._departing[-1].wait()
+
+    def abandon(self, worker: Worker) -> None:
+        """Announces that a worker takes no further step, and waits for nothing. Its peers go on without it."""
+        if worker in self.workers:
+            self.workers.remove(worker)
+            name = f"departing from {worker.algorithm.name}"
+            if self.engine.alive() and self.engine.failure is None:
+                self._departing.append(self.engine.submit(worker.algorithm.depart, name))
 
     def make_topology(self, config: Config) -> Topology:
         """The topology that a configuration asks for, checked against its algorithm's needs."""
@@ -176,18 +193,23 @@ class Runtime:
         self.sharing.start()
 
     def _depart(self) -> None:
-        departures = [(worker.algorithm.name, worker.algorithm.depart) for worker in self.workers]
-        departures += [("work sharing", self.sharing.depart), ("collectives", self.collectives.depart)]
-        for name, depart in departures:
-            try:
-                self.engine.submit(depart, f"departing from {name}").wait(self.config.shutdown_timeout)
-            except WaitTimeoutError as error:
-                log.warning("shutdown goes on without an answer: %s", error)
+        for worker in list(self.workers):
+            self.abandon(worker)
+        for handle in self._departing:
+            self._await_departure(handle)
+        for name, depart in (("work sharing", self.sharing.depart), ("collectives", self.collectives.depart)):
+            self._await_departure(self.engine.submit(depart, f"departing from {name}"))
+
+    def _await_departure(self, handle: Handle[None]) -> None:
+        try:
+            handle.wait(self.config.shutdown_timeout)
+        except WaitTimeoutError as error:
+            log.warning("shutdown goes on without an answer: %s", error)
 
     def _next_channel(self) -> int:
-        channel = ALGORITHM_BASE + len(self.workers) * ALGORITHM_STRIDE
+        channel = ALGORITHM_BASE + self._attached * ALGORITHM_STRIDE
         if channel + ALGORITHM_STRIDE > ALGORITHM_LIMIT:
-            raise ConfigError(f"{len(self.workers)} optimizers are attached already: no channels are left for one more")
+            raise ConfigError(f"{self._attached} optimizers were attached already: no channels are left for one more")
         return channel
 
     def _agree(self, flats: Sequence[Array], config: Config, topology: Topology) -> None:
@@ -197,7 +219,7 @@ class Runtime:
             f"{flat.size} x {flat.dtype}" for flat in flats
         )
         digest = np.array([zlib.crc32(mine.encode())], np.int64)
-        name = f"attach.{len(self.workers)}"
+        name = f"attach.{self._attached}"
         everybody = self.submit(Request(name=name, kind="allgather", array=digest)).wait().output
         different = [rank for rank, other in enumerate(everybody) if other != digest[0]]
         if different:

@@ -71,6 +71,24 @@ class Worker:
             self._leave()
         return math.sqrt(squared[0])
 
+    def pause(self) -> None:
+        """Ends the exchange under way and folds in what it brought. A collective; `resume` follows, or the departure."""
+        self._engine.call(self.algorithm.pause, "pausing the exchanges")
+        self.algorithm.settle()
+
+    def resume(self) -> None:
+        """Goes on after `pause`. A collective."""
+        self._engine.call(self.algorithm.resume, "going on with the exchanges")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is exchanged, and the flat buffers may be overwritten on all workers at once. A collective."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
     def state_dict(self) -> dict[str, Any]:
         """The algorithm's own state beside the parameters."""
         return self.algorithm.state_dict()
@@ -80,14 +98,13 @@ class Worker:
 
     def _enter(self) -> None:
         self._meetings += 1
-        self._engine.call(self.algorithm.pause, "pausing for the exact average")
-        self.algorithm.settle()
+        self.pause()
         self.replica.hold()
         self._engine.call(lambda: self.algorithm.average(self._name("mean")), "the exact average")
 
     def _leave(self) -> None:
         self.replica.release()
-        self._engine.call(self.algorithm.resume, "going on after the exact average")
+        self.resume()
 
     def _average(self, arrays: list[np.ndarray], what: str) -> None:
         average = self.algorithm.context.exact_average
