@@ -52,6 +52,7 @@ class Stepper:
         now, waited = time.perf_counter(), self._engine.waited
         if self._ended is not None:
             seconds, wait = now - self._ended, waited - self._waited
-            self._metrics.step(seconds, seconds - wait, wait, self._counters)
+            sample = self._counters.take_sample()
+            self._metrics.step(seconds, seconds - wait, wait, self._counters, sample)
         self._ended, self._waited = now, waited
         self.steps += 1

@@ -58,7 +58,7 @@ class ADPSGD(Algorithm):
         initiators, neighbours = context.topology.pairs()
         self._neighbours = tuple(neighbours.get(endpoint.rank, ()))
         self._initiates = endpoint.rank in initiators
-        self._lanes = Lanes(endpoint, context.replica, settings.wire_dtype, context.channel + 2, corrected=True)
+        self._lanes = Lanes(endpoint, context.replica, settings, context.counters, context.channel + 2, corrected=True)
         self._pace = Pace(endpoint)
         self._steps = 0
         self._steps_exchanged = 0

@@ -5,10 +5,13 @@ The buffers are as many as lanes times neighbours; `fitting_chunk_bytes` keeps t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from hvd_gossip.buffers.arrays import is_finite
+from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.buffers.arrays import is_finite, squared_distance
 from hvd_gossip.buffers.replica import Chunk, Replica
+from hvd_gossip.observe.counters import Counters
 from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.endpoint import Array, Endpoint
 
@@ -32,25 +35,58 @@ class Lanes:
     Args:
         endpoint: access to the peers.
         replica: whose chunks.
-        wire: the setting `wire_dtype`.
+        settings: the wire's type, and how often to sample the consensus distance.
+        counters: gets the samples.
         channel: the first of LANES channels.
         corrected: send parameters plus correction (a snapshot), not the parameters as they are.
     """
 
-    def __init__(self, endpoint: Endpoint, replica: Replica, wire: str, channel: int, *, corrected: bool) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        replica: Replica,
+        settings: MixingSettings,
+        counters: Counters,
+        channel: int,
+        *,
+        corrected: bool,
+    ) -> None:
         self._endpoint = endpoint
         self._replica = replica
-        self._wire = wire
+        self._wire = wire = settings.wire_dtype
+        self._sample_every = settings.consensus_sample_every
+        self._counters = counters
         self._channel = channel
         self._corrected = corrected
+        self._exchanges = 0
         self._pool: dict[tuple[str, int], list[Array]] = {}
         self.nbytes = sum(chunk.x.size * replica.wire_type(chunk, wire).itemsize for chunk in replica.chunks)
 
     async def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         """Sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
         if senders or receivers:
+            self._exchanges += 1
+            if senders and self._sample_every and self._exchanges % self._sample_every == 0:
+                mix = self._measured(mix, len(senders))
             lanes = [self._lane(lane, senders, receivers, mix) for lane in range(LANES)]
             await all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
+
+    def _measured(self, mix: Mix, senders: int) -> Mix:
+        """`mix` that also estimates this worker's share of the consensus distance, when the last chunk has come.
+
+        Two independent workers at root mean square distance d from the mean are sqrt(2) d apart (the local estimator of Kong et
+        al., "Consensus Control for Decentralized Deep Learning", ICML 2021).
+        """
+        left, squared = [len(self._replica.chunks)], [0.0]
+
+        def measure(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
+            squared[0] += sum(squared_distance(theirs, mine) for theirs in arrived.values())
+            left[0] -= 1
+            if not left[0]:
+                self._counters.consensus_sample = math.sqrt(squared[0] / senders / 2)
+            mix(chunk, mine, arrived)
+
+        return measure
 
     async def _lane(self, lane: int, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         endpoint, space, channel = self._endpoint, self._replica.space, self._channel + lane

@@ -48,7 +48,7 @@ class SynchronousMixing(Algorithm):
         super().__init__(context)
         settings, channel = context.settings, context.channel
         self._meeting = Meeting(context.endpoint, channel, settings.wait_timeout)
-        self._lanes = Lanes(context.endpoint, context.replica, settings.wire_dtype, channel + 1, corrected=False)
+        self._lanes = Lanes(context.endpoint, context.replica, settings, context.counters, channel + 1, corrected=False)
         self._steps = 0
         self._begun = 0
         self._finished = 0

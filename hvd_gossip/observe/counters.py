@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Counters:
-    """Totals since init. Owner: the engine's thread writes, others only read (single words: no lock needed).
+    """Totals since init. Owner: the engine's thread writes, others only read (single words: no lock needed); a sample is
+    taken away by the training thread.
 
     Attributes:
         exchanges: exchanges with a peer that were completed.
@@ -15,6 +16,7 @@ class Counters:
         poisoned: chunks refused because they held a value that is not finite.
         refused: the same, by the rank whose chunk it was.
         staleness: local steps that passed during the last exchange, by peer.
+        consensus_sample: the newest estimate of this worker's distance to the mean, until it is taken.
         last_peer: the peer of the last completed exchange, or -1.
     """
 
@@ -23,8 +25,14 @@ class Counters:
     bytes_received: int = 0
     poisoned: int = 0
     last_peer: int = -1
+    consensus_sample: float | None = None
     staleness: dict[int, int] = field(default_factory=dict)
     refused: dict[int, int] = field(default_factory=dict)
+
+    def take_sample(self) -> float | None:
+        """The newest consensus sample, once."""
+        sample, self.consensus_sample = self.consensus_sample, None
+        return sample
 
     def refuse(self, peer: int) -> None:
         """Counts a chunk of `peer`'s (or of this rank's own, for its receivers) that was not averaged in."""
