@@ -31,7 +31,7 @@ from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.sharing import WorkSharing
 from hvd_gossip.stepper import Stepper
 from hvd_gossip.tasks import Scheduler
-from hvd_gossip.topology import make_topology, require_needs
+from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.endpoint import ALGORITHM_BASE, ALGORITHM_LIMIT, ALGORITHM_STRIDE, Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
@@ -134,7 +134,7 @@ class Runtime:
                 self._departing.append(self.engine.submit(worker.algorithm.depart, name))
 
     def make_topology(self, config: Config) -> Topology:
-        """The topology that a configuration asks for, checked against its algorithm's needs."""
+        """The topology that a configuration asks for, as its algorithm needs it."""
         kind = find_algorithm(config.algorithm)
         spec = kind.default_topology if config.topology == "auto" else config.topology
         topology = make_topology(
@@ -145,8 +145,7 @@ class Runtime:
             laziness=config.laziness,
             hosts=self.world.hosts,
         )
-        require_needs(topology, kind.needs)
-        return topology
+        return fit_topology(topology, kind.needs)
 
     def stepper(self) -> Stepper:
         """A new accountant of steps, for an optimizer whose gradients the collectives average."""

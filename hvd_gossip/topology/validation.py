@@ -13,11 +13,22 @@ from hvd_gossip.topology.cayley import CayleyTopology
 from hvd_gossip.topology.hierarchical import HierarchicalTopology
 from hvd_gossip.topology.matching import MatchingTopology
 from hvd_gossip.topology.spectrum import TOLERANCE, Matrix
+from hvd_gossip.topology.symmetric import symmetrize
 
 _DOUBLY_STOCHASTIC = (CayleyTopology, MatchingTopology, HierarchicalTopology)
 """Doubly stochastic with a positive diagonal by their structure: building dense matrices to see it would cost O(n^2)."""
 
-NEEDS = ("none", "doubly-stochastic", "column-stochastic", "bipartite")
+NEEDS = ("none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite")
+
+
+def fit_topology(topology: Topology, needs: str) -> Topology:
+    """The topology as an algorithm with these needs uses it: itself, or symmetrized if it must be symmetric and is not.
+
+    Raises:
+        TopologyError, ConfigError: as `require_needs`.
+    """
+    require_needs(topology, needs)
+    return symmetrize(topology) if needs == "symmetric" else topology
 
 
 def require_needs(topology: Topology, needs: str) -> None:
@@ -25,7 +36,7 @@ def require_needs(topology: Topology, needs: str) -> None:
 
     Args:
         needs: the algorithm's `needs`. "doubly-stochastic": rows and columns of every matrix of a period sum to 1.
-            "column-stochastic": columns do. Both: the edges of a period join all ranks (along their directions), and
+            "symmetric": the same (see `fit_topology`). "column-stochastic": columns do. All three: the edges of a period join all ranks (along their directions), and
             the matrices bring them to one value. "bipartite": there is a connected bipartite form. "none": nothing.
 
     Raises:
@@ -37,7 +48,7 @@ def require_needs(topology: Topology, needs: str) -> None:
     if needs == "bipartite":
         topology.pairs()
     elif needs != "none":
-        _require_stochastic(topology, needs)
+        _require_stochastic(topology, "doubly-stochastic" if needs == "symmetric" else needs)
         _require_connected(topology)
         _require_convergent(topology)
 
