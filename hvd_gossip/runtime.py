@@ -187,7 +187,7 @@ class Runtime:
             stall_check_disable=config.stall_check_disable,
             on_stall=log.warning,
         )
-        self.sharing = WorkSharing(self.engine.endpoint)
+        self.sharing = WorkSharing(self.engine.endpoint, self.engine.post, wait_timeout=config.wait_timeout)
         self.collectives.start()
         self.sharing.start()
 

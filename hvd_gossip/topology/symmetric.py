@@ -38,7 +38,7 @@ class Symmetrized(Topology):
         return symmetric
 
     def spectral_gap(self) -> float:
-        return period_gap([self.matrix(round_) for round_ in range(self.period or 1)])
+        return period_gap(self.matrix, self.period or 1)
 
 
 def symmetrize(topology: Topology) -> Topology:

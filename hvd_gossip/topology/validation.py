@@ -35,9 +35,10 @@ def require_needs(topology: Topology, needs: str) -> None:
     """Checks that an algorithm can run on a topology.
 
     Args:
-        needs: the algorithm's `needs`. "doubly-stochastic": rows and columns of every matrix of a period sum to 1.
-            "symmetric": the same (see `fit_topology`). "column-stochastic": columns do. All three: the edges of a period join all ranks (along their directions), and
-            the matrices bring them to one value. "bipartite": there is a connected bipartite form. "none": nothing.
+        needs: the algorithm's `needs`. "doubly-stochastic" and "symmetric" (see `fit_topology`): rows and columns of
+            every matrix of a period sum to 1. "column-stochastic": columns do. All three: the edges of a period join all
+            ranks (along their directions), and the matrices bring them to one value. "bipartite": there is a connected
+            bipartite form. "none": nothing.
 
     Raises:
         TopologyError: a condition is not met; the message names the row, column or rank and the value.

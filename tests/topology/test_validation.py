@@ -131,9 +131,10 @@ def test_random_topology_of_one_s_own_is_judged_by_its_gap_and_first_matrix() ->
 
 def test_unknown_need_is_an_error_that_lists_the_valid_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"'symmetric' .* valid: none, doubly-stochastic, column-stochastic, bipartite"
+        ConfigError,
+        match=r"'row-stochastic' .* valid: none, symmetric, doubly-stochastic, column-stochastic, bipartite",
     ):
-        require_needs(PUSH_SUM, "symmetric")
+        require_needs(PUSH_SUM, "row-stochastic")
 
 
 @pytest.mark.parametrize("name", ["ring", "complete", "star", "torus", "hypercube"])
