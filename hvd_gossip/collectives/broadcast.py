@@ -1,0 +1,79 @@
+"""Broadcast down a tree, chunk by chunk, every rank passing a chunk on as soon as it has it.
+
+Long arrays go down a chain: every link carries them once, and the time hardly grows with the number of ranks. Short ones
+go down a binomial tree, whose depth is the logarithm of the number of ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hvd_gossip.collectives.flow import CHUNK_BYTES, WINDOW, Receives, SendQueue
+from hvd_gossip.transport.endpoint import Array, Endpoint
+
+
+async def tree_broadcast(
+    endpoint: Endpoint,
+    array: Array,
+    ranks: Sequence[int],
+    root_rank: int,
+    channel: int,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
+    """array <- the root's array, on every rank. 1-D.
+
+    Raises:
+        TransportError: a peer failed.
+    """
+    size = len(ranks)
+    root = ranks.index(root_rank)
+    position = (ranks.index(endpoint.rank) - root) % size
+    parent, children = neighbours(position, size, array.nbytes >= size * chunk_bytes)
+    chunk = max(1, chunk_bytes // array.dtype.itemsize)
+    chunks = [array[start : start + chunk] for start in range(0, array.size, chunk)]
+    receives = None if parent is None else Receives(endpoint, ranks[(parent + root) % size], channel)
+    queues = [SendQueue(endpoint, ranks[(child + root) % size], channel, receives) for child in children]
+    try:
+        if receives is None:
+            for part in chunks:
+                _pass_on(part, queues)
+        else:
+            await _relay(receives, chunks, queues)
+        for queue in queues:
+            await queue.drained()
+    finally:
+        if receives is not None:
+            receives.cancel()
+
+
+def neighbours(position: int, size: int, chain: bool) -> tuple[int | None, list[int]]:
+    """Parent and children of a position in the tree, whose root is position 0."""
+    if chain:
+        return (position - 1 if position else None), ([position + 1] if position + 1 < size else [])
+    step = 1
+    while step < size and not position & step:
+        step *= 2
+    children = []
+    for power in _powers_below(step):
+        if position + power < size:
+            children.append(position + power)
+    return (position - step if position else None), children
+
+
+def _powers_below(limit: int) -> list[int]:
+    """Powers of two below a power of two, the largest, whose sub-tree is the deepest, first."""
+    return [1 << shift for shift in reversed(range(limit.bit_length() - 1))]
+
+
+async def _relay(receives: Receives, chunks: Sequence[Array], queues: Sequence[SendQueue]) -> None:
+    ahead = 0
+    for _ in chunks:
+        while ahead < len(chunks) and len(receives) < WINDOW:
+            receives.post(chunks[ahead], chunks[ahead])
+            ahead += 1
+        _pass_on(await receives.next(), queues)
+
+
+def _pass_on(chunk: Array, queues: Sequence[SendQueue]) -> None:
+    for queue in queues:
+        queue.put(chunk)

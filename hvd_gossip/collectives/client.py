@@ -1,0 +1,231 @@
+"""One rank's requests in flight, and what the coordinator's entries do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.collectives import wire
+from hvd_gossip.collectives.cache import Key
+from hvd_gossip.collectives.coordinator import State
+from hvd_gossip.collectives.eager import payload_of, unpack
+from hvd_gossip.collectives.executor import Executor, Operation
+from hvd_gossip.collectives.messages import DUPLICATE, name_ranks
+from hvd_gossip.collectives.request import Request, Result, Signature
+from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
+from hvd_gossip.tasks import Future
+from hvd_gossip.transport.endpoint import Array, Endpoint
+
+Trace = Callable[[str, str, float, float], None]
+"""Called as `trace(tensor, activity, start, end)`, in seconds of the endpoint's clock, when an activity has ended."""
+
+
+class Pending:
+    """A request in flight.
+
+    Attributes:
+        sent_id: the cached id that it was submitted under, or None.
+        since: when it was submitted, seconds.
+    """
+
+    __slots__ = ("future", "request", "sent_id", "signature", "since")
+
+    def __init__(self, request: Request, since: float) -> None:
+        self.request = request
+        self.signature = request.signature()
+        self.future: Future[Result] = Future((request.kind, request.name))
+        self.sent_id: int | None = None
+        self.since = since
+
+    def fail(self, reason: str) -> None:
+        """Fails it with HorovodInternalError."""
+        what = f"{self.signature.kind} {self.signature.name!r}"
+        self.future.set_error(HorovodInternalError(f"{what} was not carried out: {reason}"))
+
+
+class Client:
+    """The requests of one rank.
+
+    Args:
+        state: changed by the entries, and by nothing else.
+        on_requests: called when there are submissions to take.
+        on_departed: called with every departure that is followed.
+        on_failure: called as `on_failure(sequence, text)` when a transfer failed on this rank.
+        on_end: called when a transfer has ended, however.
+
+    Attributes:
+        closed: why nothing can be submitted, or "".
+        executor: runs the transfers.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        state: State,
+        wait_timeout: float,
+        trace: Trace | None,
+        *,
+        on_requests: Callable[[], None],
+        on_departed: Callable[[wire.Departed], None],
+        on_failure: Callable[[int, str], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._rank = endpoint.rank
+        self._state = state
+        self._trace = trace
+        self._on_requests = on_requests
+        self._on_departed = on_departed
+        self._on_end = on_end
+        self._pending: dict[Key, Pending] = {}
+        self._executing: set[Key] = set()
+        self._outbox: list[Pending] = []
+        self.closed = ""
+        self.executor = Executor(
+            endpoint, wait_timeout, self._end, lambda operation, error: on_failure(operation.sequence, str(error))
+        )
+
+    def submit(self, request: Request) -> Future[Result]:
+        """Takes a request; see Collectives.submit."""
+        pending = Pending(request, self._endpoint.now())
+        error = self._refusal(pending.signature)
+        if error is not None:
+            pending.future.set_error(error)
+        else:
+            self._pending[pending.signature.key] = pending
+            self._enqueue(pending)
+        return pending.future
+
+    def take_submissions(self) -> list[wire.Submission]:
+        """What is to be sent to the coordinator now."""
+        outbox, self._outbox = self._outbox, []
+        return [self._submission(pending) for pending in outbox if not pending.future.done()]
+
+    def start_again(self) -> None:
+        """Everything that is not answered is to be submitted again: the coordinator has changed."""
+        self._outbox = []
+        for pending in self._pending.values():
+            self._enqueue(pending)
+
+    def follow(self, entries: Iterable[wire.Entry]) -> None:
+        """Does what the coordinator's entries say, in their order."""
+        for entry in entries:
+            _FOLLOW[type(entry)](self, entry)
+
+    def close(self, reason: str) -> None:
+        """Fails what is not answered; nothing can be submitted any more. Transfers go on."""
+        self.closed = self.closed or reason
+        pending, self._pending, self._outbox = self._pending, {}, []
+        for one in pending.values():
+            one.fail(reason)
+
+    def _refusal(self, signature: Signature) -> Exception | None:
+        what = f"{signature.kind} {signature.name!r}"
+        if self.closed:
+            return HorovodInternalError(f"{what} cannot be submitted: {self.closed}")
+        ranks = self._state.process_sets.get(signature.process_set)
+        if ranks is None or self._rank not in ranks:
+            return ValueError(f"{what}: rank {self._rank} belongs to no process set {signature.process_set}")
+        if signature.kind == "broadcast" and signature.root_rank not in ranks:
+            return ValueError(f"{what}: root rank {signature.root_rank} is not one of {name_ranks(ranks)}")
+        if signature.key in self._pending or signature.key in self._executing:
+            return ValueError(DUPLICATE.format(kind=signature.kind, name=signature.name))
+        return None
+
+    def _enqueue(self, pending: Pending) -> None:
+        pending.sent_id = None
+        self._outbox.append(pending)
+        if len(self._outbox) == 1:
+            self._on_requests()
+
+    def _submission(self, pending: Pending) -> wire.Submission:
+        request, signature = pending.request, pending.signature
+        number = pending.sent_id = self._state.cache.find(signature)
+        length = request.array.shape[0] if request.array is not None and signature.kind == "allgather" else 0
+        payload = payload_of(request, self._rank, self._endpoint.size)
+        return wire.Submission(signature if number is None else number, length, payload)
+
+    def _define(self, entry: wire.Define) -> None:
+        self._state.cache.define(entry.id, entry.signature)
+
+    def _evict(self, entry: wire.Evict) -> None:
+        for signature in self._state.cache.evict(entry.ids):
+            pending = self._pending.get(signature.key)
+            # The coordinator keeps the ids of names that it is negotiating, so it ignored, or will ignore, this request.
+            if pending is not None and pending.sent_id in entry.ids:
+                self._enqueue(pending)
+
+    def _answer(self, entry: wire.Answer) -> None:
+        signature = self._state.cache.touch(entry.id)
+        pending = self._pending.pop(signature.key, None)
+        if pending is None:
+            return
+        if self._trace is not None:
+            self._trace_negotiation(pending)
+        output = _output_of(pending.request, entry.sizes)
+        if output is not None:
+            unpack(entry.payload, output)
+        pending.future.set_result(Result(output, entry.sizes, self._state.live(signature.process_set)))
+
+    def _execute(self, entry: wire.Execute) -> None:
+        state = self._state
+        state.next_sequence = entry.sequence + 1
+        keys = [state.cache.touch(number).key for number in entry.ids]
+        parts = [self._pending.pop(key) for key in keys if key in self._pending]
+        if not parts:
+            return
+        self._executing.update(keys)
+        if self._trace is not None:
+            for part in parts:
+                self._trace_negotiation(part)
+        self.executor.submit(Operation(entry.sequence, parts, state.live(keys[0][0]), entry.sizes))
+
+    def _fail(self, entry: wire.Failure) -> None:
+        if self._rank not in entry.ranks:
+            return
+        pending = self._pending.pop((entry.process_set, entry.name), None)
+        if pending is not None:
+            pending.future.set_error((WaitTimeoutError if entry.timed_out else HorovodInternalError)(entry.text))
+
+    def _depart(self, entry: wire.Departed) -> None:
+        self._state.gone[entry.rank] = entry.died
+        self._on_departed(entry)
+
+    def _abort(self, entry: wire.Abort) -> None:
+        if entry.rank != self._rank:
+            self.executor.abort(entry.sequence, HorovodInternalError(f"given up because {entry.text}"))
+
+    def _end(self, operation: Operation) -> None:
+        now = self._endpoint.now()
+        for part in operation.parts:
+            self._executing.discard(part.signature.key)
+            if self._trace is not None:
+                self._trace(part.signature.name, part.signature.kind.upper(), operation.started or now, now)
+        self._on_end()
+
+    def _trace_negotiation(self, pending: Pending) -> None:
+        signature, now = pending.signature, self._endpoint.now()
+        assert self._trace is not None
+        self._trace(signature.name, f"NEGOTIATE_{signature.kind.upper()}", pending.since, now)
+
+
+_FOLLOW: dict[type, Callable[[Client, Any], None]] = {
+    wire.Define: Client._define,
+    wire.Evict: Client._evict,
+    wire.Answer: Client._answer,
+    wire.Execute: Client._execute,
+    wire.Failure: Client._fail,
+    wire.Departed: Client._depart,
+    wire.Abort: Client._abort,
+}
+
+
+def _output_of(request: Request, sizes: tuple[int, ...]) -> Array | None:
+    """Where a result goes: what the request says, or new memory."""
+    array = request.array
+    if array is None or request.output is not None:
+        return request.output
+    if request.kind == "allgather":
+        return module_of(array).empty((sum(sizes), *array.shape[1:]), array.dtype)
+    return module_of(array).empty_like(array)

@@ -1,0 +1,85 @@
+"""Texts of errors and warnings, in the spirit of Horovod's documented ones: which tensor, which ranks, which values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from hvd_gossip.collectives.request import ReduceOp, Signature
+
+DUPLICATE = (
+    "Requested to {kind} a tensor with the same name as another tensor that is currently being processed: {name!r}. "
+    "If you want to request another tensor, use a different tensor name."
+)
+SHUT_DOWN = "{kind} {name!r} cannot be done: {who}. It was submitted by {ranks}."
+
+
+def name_ranks(ranks: Iterable[int]) -> str:
+    """ "rank 3", or "ranks 0-4, 6"."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and runs[-1][1] == rank - 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    if not runs:
+        return "no rank"
+    texts = [str(low) if low == high else f"{low}-{high}" for low, high in runs]
+    return ("rank " if len(runs) == 1 and runs[0][0] == runs[0][1] else "ranks ") + ", ".join(texts)
+
+
+def _factors(signature: Signature) -> str:
+    return f"factors ({signature.prescale:g}, {signature.postscale:g})"
+
+
+_ASPECTS: tuple[tuple[str, Callable[[Signature], Any], Callable[[Signature], str]], ...] = (
+    ("operations", lambda s: s.kind, lambda s: s.kind),
+    ("data types", lambda s: s.dtype, lambda s: s.dtype),
+    ("{kind} tensor ranks", lambda s: len(s.shape), lambda s: f"{len(s.shape) + (s.kind == 'allgather')} dimensions"),
+    ("{kind} tensor shapes", lambda s: s.shape, lambda s: f"shape {_shape(s)}"),
+    ("reduction operations", lambda s: s.op, lambda s: ReduceOp(s.op).name.capitalize()),
+    ("prescale and/or postscale factors", lambda s: (s.prescale, s.postscale), _factors),
+    ("{kind} root ranks", lambda s: s.root_rank, lambda s: f"root rank {s.root_rank}"),
+    ("{kind} CPU/GPU device selection", lambda s: s.device, lambda s: f"device {s.device}"),
+    ("live_only arguments", lambda s: s.live_only, lambda s: f"live_only={s.live_only}"),
+    ("groups", lambda s: (s.group, s.group_size), lambda s: f"group {s.group!r} of {s.group_size}"),
+)
+
+
+def _shape(signature: Signature) -> str:
+    sizes = [str(size) for size in signature.shape]
+    if signature.kind == "allgather":
+        sizes.insert(0, "*")
+    return f"[{', '.join(sizes)}]"
+
+
+def describe_mismatch(signatures: Mapping[int, Signature]) -> str:
+    """What the ranks' signatures differ in, or "" if they are alike. Names every value and who submitted it."""
+    first = next(iter(signatures.values()))
+    for title, key, show in _ASPECTS:
+        values: dict[Any, list[int]] = {}
+        for rank, signature in signatures.items():
+            values.setdefault(key(signature), []).append(rank)
+        if len(values) > 1:
+            parts = ", but ".join(
+                f"{name_ranks(ranks)} submitted {show(signatures[ranks[0]])}" for ranks in values.values()
+            )
+            return f"Mismatched {title.format(kind=first.kind)} for {first.name!r}: {parts}."
+    return ""
+
+
+def describe_stall(tensors: Iterable[tuple[Signature, float, list[int], list[int]]], limit: float) -> str:
+    """The warning about tensors that only some ranks have submitted.
+
+    Args:
+        tensors: (signature, age in seconds, ready ranks, missing ranks) of each.
+        limit: the age in seconds from which on they are reported.
+    """
+    lines = [
+        f"One or more tensors were submitted by a subset of ranks and have waited for the others for more than {limit:g} s. "
+        "Either these ranks are slow or stuck, or the ranks submit different tensors, which will never end. Stalled:"
+    ]
+    for signature, age, ready, missing in tensors:
+        lack = f"missing: {name_ranks(missing)}" if missing else f"missing: the rest of group {signature.group!r}"
+        lines.append(f"{signature.kind} {signature.name!r}: {age:.0f} s [ready: {name_ranks(ready)}] [{lack}]")
+    return "\n  ".join(lines)

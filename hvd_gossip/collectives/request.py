@@ -1,0 +1,223 @@
+"""What a collective operation is: the request of one rank, its result, and the part of it that all ranks must agree on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from hvd_gossip.transport.endpoint import Array
+
+KINDS = ("allreduce", "allgather", "broadcast", "barrier")
+MAX_NAME = 4096
+"""Longest name, in bytes of UTF-8."""
+
+
+class ReduceOp(IntEnum):
+    """Horovod's reduction operations, with Horovod's values (2 is Adasum)."""
+
+    AVERAGE = 0
+    SUM = 1
+    MIN = 3
+    MAX = 4
+    PRODUCT = 5
+
+
+Average, Sum, Min, Max, Product = ReduceOp.AVERAGE, ReduceOp.SUM, ReduceOp.MIN, ReduceOp.MAX, ReduceOp.PRODUCT
+
+
+class Signature(NamedTuple):
+    """What every rank must submit alike under one name. Fields that a kind does not use hold their defaults.
+
+    Attributes:
+        shape: of the array; for allgather without the first dimension, which may differ.
+        device: "CPU" or "GPU".
+        group: name of the group that is negotiated as a whole, or "".
+        group_size: number of requests in the group.
+    """
+
+    name: str
+    kind: str
+    dtype: str = "uint8"
+    shape: tuple[int, ...] = ()
+    op: int = 0
+    prescale: float = 1.0
+    postscale: float = 1.0
+    root_rank: int = 0
+    process_set: int = 0
+    live_only: bool = False
+    device: str = "CPU"
+    group: str = ""
+    group_size: int = 0
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Names are unique within a process set."""
+        return self.process_set, self.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of an array of this shape."""
+        return math.prod(self.shape) * dtype_of(self.dtype).itemsize
+
+
+@dataclass(slots=True)
+class Request:
+    """One rank's part in a collective operation. The arrays belong to the operation until its future is done.
+
+    Attributes:
+        name: identifies the operation among those in flight; every rank uses the same.
+        kind: "allreduce", "allgather", "broadcast" or "barrier".
+        array: C-contiguous NumPy or CuPy array; None for a barrier. allgather joins along the first dimension.
+        op: how allreduce combines. Integers wrap around as NumPy's do, and their average is rounded down; half types are
+            added in float32 and rounded once. bool: Sum and Max are "or", Product and Min are "and", as in NumPy.
+        prescale, postscale: factors before and after the reduction. For floating Sum and Average they are applied
+            together, once, in the accumulator's type; results of integers are cut towards zero, as Horovod's.
+        root_rank: whose array a broadcast gives to all.
+        output: where the result goes: an array like `array`, or `array` itself; None allocates one. Not for allgather.
+        process_set: number of the process set that takes part; 0 is all ranks.
+        live_only: run among the ranks that have not departed, instead of failing if some have.
+        dtype_name: the elements' type if `array` only carries their bits ("bfloat16" in an array of uint16).
+        group: requests of one group are answered together, or not at all; with their number, `group_size`.
+
+    Raises:
+        ValueError: the request cannot be carried out, whatever the other ranks ask for.
+    """
+
+    name: str
+    kind: str
+    array: Array | None = None
+    op: ReduceOp = ReduceOp.AVERAGE
+    prescale: float = 1.0
+    postscale: float = 1.0
+    root_rank: int = 0
+    output: Array | None = None
+    process_set: int = 0
+    live_only: bool = False
+    dtype_name: str = ""
+    group: str = ""
+    group_size: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name.encode()) > MAX_NAME:
+            raise ValueError(f"an operation needs a name of 1 to {MAX_NAME} bytes, not {self.name!r:.80}")
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: unknown kind of operation {self.kind!r}; there are {', '.join(KINDS)}")
+        if self.kind == "barrier":
+            self._check(self.array is None and self.output is None, "a barrier takes no array")
+        else:
+            self._check_arrays()
+        if self.kind == "allreduce":
+            self._check_reduction()
+        self._check(bool(self.group) == (self.group_size > 0), "group and group_size come together")
+
+    def signature(self) -> Signature:
+        """What the other ranks must submit alike."""
+        array = self.array
+        if array is None:
+            return Signature(self.name, self.kind, process_set=self.process_set, live_only=self.live_only)
+        device = "CPU" if isinstance(array, np.ndarray) else "GPU"
+        shape, reduces = array.shape, self.kind == "allreduce"
+        return Signature(
+            self.name,
+            self.kind,
+            self.dtype_name,
+            shape[1:] if self.kind == "allgather" else shape,
+            int(self.op) if reduces else 0,
+            self.prescale if reduces else 1.0,
+            self.postscale if reduces else 1.0,
+            self.root_rank if self.kind == "broadcast" else 0,
+            self.process_set,
+            self.live_only,
+            device,
+            self.group,
+            self.group_size,
+        )
+
+    def _check(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(f"{self.kind} {self.name!r}: {message}")
+
+    def _check_arrays(self) -> None:
+        array, output = self.array, self.output
+        if array is None:
+            raise ValueError(f"{self.kind} {self.name!r} needs an array")
+        self._check(array.flags.c_contiguous, f"the array must be C-contiguous; its shape is {array.shape}")
+        self.dtype_name, carried = self.dtype_name or array.dtype.name, bool(self.dtype_name)
+        dtype = dtype_of(self.dtype_name)
+        self._check(carried or dtype == array.dtype, f"elements of type {array.dtype!r} cannot be sent")
+        self._check(dtype.itemsize == array.dtype.itemsize, f"an array of {array.dtype} cannot hold {dtype.name}")
+        self._check(not dtype.hasobject and dtype.names is None, f"elements of type {dtype} cannot be sent")
+        in_place = output is array
+        if array.dtype != dtype:
+            self.array = array = array.view(dtype)
+        if self.kind == "allgather":
+            self._check(array.ndim > 0, "a rank-zero tensor (a scalar) cannot be gathered")
+            self._check(output is None, "the result's length is not known yet: output must be None")
+        elif output is not None:
+            self.output = array if in_place else self._check_output(output, dtype)
+
+    def _check_output(self, output: Array, dtype: np.dtype[Any]) -> Array:
+        assert self.array is not None
+        alike = output.shape == self.array.shape and output.dtype.itemsize == dtype.itemsize
+        alike = alike and type(output) is type(self.array)
+        wanted = f"a {type(self.array).__name__} of {dtype.name} and shape {self.array.shape}"
+        self._check(alike, f"output must be {wanted}, not {output.dtype} of shape {output.shape}")
+        self._check(output.flags.c_contiguous and output.flags.writeable, "output must be C-contiguous and writeable")
+        return output if output.dtype == dtype else output.view(dtype)
+
+    def _check_reduction(self) -> None:
+        self.op = ReduceOp(self.op)
+        dtype = dtype_of(self.dtype_name)
+        self._check(is_number(dtype), f"elements of type {dtype.name} cannot be reduced")
+        scaled = self.prescale != 1.0 or self.postscale != 1.0
+        if dtype.kind == "b":
+            self._check(self.op is not ReduceOp.AVERAGE and not scaled, "bool can be neither averaged nor scaled")
+
+
+class Result(NamedTuple):
+    """Attributes:
+    output: the result; None for a barrier.
+    sizes: for allgather, the first dimensions of the ranks' arrays, in the order of `ranks`.
+    ranks: who took part.
+    """
+
+    output: Array | None
+    sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The dtype of a name, ml_dtypes' included (importing that package taught NumPy their names).
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return np.dtype(name)
+    except TypeError as error:
+        raise ValueError(f"unknown element type {name!r}") from error
+
+
+@lru_cache(maxsize=256)
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether elements can be added: bool, integers, floating types with ml_dtypes' ones, and complex."""
+    return dtype.kind in "biufc" or is_floating(dtype)
+
+
+@lru_cache(maxsize=256)
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """True for NumPy's and ml_dtypes' floating types."""
+    if dtype.kind == "f":
+        return True
+    try:
+        ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,235 @@
+"""Ring allreduce, chunk by chunk: reduce-scatter, then allgather (Patarasu and Yuan, J. Parallel Distrib. Comput. 2009).
+
+The vector is cut into lanes of n segments of at most one chunk. A lane's segment s starts at rank s, goes around the ring
+collecting everybody's share, is finished (averaged, rounded) by rank s - 1, and goes around again as the result, so that
+the result is the same bits on every rank. WINDOW lanes are under way together; every rank sends 2 (n - 1) / n of the bytes.
+
+Partial sums travel in chunk buffers, never in the result's memory, and in float32 for half types except on the first hop,
+where a segment is still what one rank put in. Two ranks' ring is the direct exchange of halves.
+
+Every wait for a buffer or a send ends: it is for the right-hand neighbour to post a receive that precedes all that this
+rank has posted, so a circle of such waits would have to go down for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from hvd_gossip.collectives.flow import CHUNK_BYTES, WINDOW, ChunkPool, Receives, SendQueue
+from hvd_gossip.collectives.reduction import Reduction
+from hvd_gossip.collectives.request import ReduceOp
+from hvd_gossip.collectives.vector import Vector
+from hvd_gossip.tasks import Future
+from hvd_gossip.transport.endpoint import Array, Endpoint
+
+
+async def allreduce(
+    endpoint: Endpoint, array: Array, ranks: Sequence[int], channel: int, op: ReduceOp = ReduceOp.AVERAGE
+) -> None:
+    """Replaces a C-contiguous array, in place, by its reduction over `ranks`, each of which calls this.
+
+    Needs no controller. Nothing else may travel on `channel` between these ranks meanwhile.
+
+    Raises:
+        TransportError: a peer failed.
+    """
+    vector = Vector([array])
+    await ring_allreduce(endpoint, vector, vector, ranks, channel, Reduction(array, op, len(ranks)))
+
+
+async def ring_allreduce(
+    endpoint: Endpoint,
+    source: Vector,
+    target: Vector,
+    ranks: Sequence[int],
+    channel: int,
+    reduction: Reduction,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> None:
+    """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays.
+
+    Raises:
+        TransportError: a peer failed.
+    """
+    if reduction.prescale != 1.0:
+        for given, wanted in zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True):
+            reduction.prescaled(wanted.view, given.view)
+        source = target
+    if len(ranks) > 1:
+        await _RingAllreduce(endpoint, source, target, ranks, channel, reduction, chunk_bytes).run()
+    elif source is not target or not reduction.is_identity:
+        for given, wanted in zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True):
+            reduction.reduce_all([given.view], wanted.view)
+
+
+class _Slot(NamedTuple):
+    """A receive: in which step, of which lane, which elements, and the buffer used, if any."""
+
+    step: int
+    lane: int
+    start: int
+    stop: int
+    buffer: Any
+
+
+class _RingAllreduce:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        source: Vector,
+        target: Vector,
+        ranks: Sequence[int],
+        channel: int,
+        reduction: Reduction,
+        chunk_bytes: int,
+    ) -> None:
+        self._source, self._target, self._reduction = source, target, reduction
+        self._size = size = len(ranks)
+        self._me = me = ranks.index(endpoint.rank)
+        self._chunk = chunk = max(1, chunk_bytes // reduction.accumulator.itemsize)
+        self._lanes = -(-source.length // (size * chunk))
+        self._receives = Receives(endpoint, ranks[me - 1], channel)
+        self._sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, self._receives)
+        used = min(chunk, -(-source.length // size))
+        self._pool = ChunkPool(source.first, used, reduction.accumulator, 2 * WINDOW + 1)
+        self._first_pool = ChunkPool(source.first, used, reduction.dtype, WINDOW)
+        self._scratch = ChunkPool(source.first, used, reduction.accumulator, 1)
+        self._own_sent: dict[int, Future[None]] = {}
+
+    async def run(self) -> None:
+        if not self._lanes:
+            return
+        schedule = self._schedule()
+        try:
+            await self._begin(range(min(WINDOW, self._lanes)))
+            ahead = next(schedule, None)
+            while ahead is not None or len(self._receives):
+                while ahead is not None and len(self._receives) < WINDOW:
+                    await self._post(*ahead)
+                    ahead = next(schedule, None)
+                await self._handle(await self._receives.next())
+            await self._sends.drained()
+        finally:
+            self._receives.cancel()
+
+    def _schedule(self) -> Iterator[tuple[int, int]]:
+        """(step, lane) of every receive, in the order in which the left-hand neighbour sends."""
+        for first in range(0, self._lanes, WINDOW):
+            for step in range(2 * self._size - 2):
+                for lane in range(first, min(first + WINDOW, self._lanes)):
+                    yield step, lane
+
+    def _bounds(self, lane: int, segment: int) -> tuple[int, int]:
+        """The elements of a lane's segment. All segments but the last lane's are one chunk."""
+        size, start = self._size, lane * self._size * self._chunk
+        segment %= size
+        if lane < self._lanes - 1:
+            return start + segment * self._chunk, start + (segment + 1) * self._chunk
+        length = self._source.length - start
+        return start + length * segment // size, start + length * (segment + 1) // size
+
+    async def _begin(self, lanes: range) -> None:
+        """Sends the own segments of some lanes on their way."""
+        for lane in lanes:
+            start, stop = self._bounds(lane, self._me)
+            if start == stop:
+                continue
+            view = self._source.view(start, stop)
+            if view is not None:
+                self._own_sent[lane] = self._sends.put(view)
+            else:
+                buffer = await self._first_pool.take()
+                chunk = self._source.read(start, stop, buffer)
+                self._sends.put(chunk).add_callback(partial(_give_back, self._first_pool, buffer))
+
+    async def _post(self, step: int, lane: int) -> None:
+        reduces = step < self._size - 1
+        start, stop = self._bounds(lane, self._me - step - 1 if reduces else self._me - step + self._size - 1)
+        if start == stop:
+            self._receives.skip(_Slot(step, lane, start, stop, None))
+            return
+        into = None if reduces else self._target.view(start, stop)
+        buffer = None
+        if into is None:
+            buffer = await self._pool.take()
+            into = (buffer if reduces and step else buffer.view(self._reduction.dtype))[: stop - start]
+        elif step == self._size - 1 and lane in self._own_sent:
+            # The result comes to where the own segment may still be being sent from.
+            await self._own_sent.pop(lane)
+        self._receives.post(into, _Slot(step, lane, start, stop, buffer))
+
+    async def _handle(self, slot: _Slot) -> None:
+        """A chunk has come: adds the own share, or takes the result; and passes it on."""
+        last = slot.step == 2 * self._size - 3
+        if slot.start < slot.stop:
+            if slot.step < self._size - 2:
+                await self._add(slot)
+            elif slot.step == self._size - 2:
+                await self._finish(slot)
+            else:
+                self._take(slot, last)
+        if slot.step == 2 * self._size - 4 and self._ends_group(slot.lane):
+            await self._begin(range(slot.lane + 1, min(slot.lane + 1 + WINDOW, self._lanes)))
+
+    def _ends_group(self, lane: int) -> bool:
+        return (lane + 1) % WINDOW == 0 and lane + 1 < self._lanes
+
+    async def _add(self, slot: _Slot) -> None:
+        """Adds the own share to a partial sum."""
+        reduction, (_, _, start, stop, buffer) = self._reduction, slot
+        received = total = buffer
+        if reduction.widened and slot.step == 0:
+            received, total = buffer.view(reduction.dtype), await self._pool.take()
+        for low, high, own in self._source.pieces(start, stop):
+            reduction.combine(total[low:high], received[low:high], own)
+        if total is not buffer:
+            self._pool.give(buffer)
+        self._forward(total[: stop - start], total)
+
+    async def _finish(self, slot: _Slot) -> None:
+        """Adds the own share, the last one, and makes the result of the sum."""
+        reduction, (_, _, start, stop, buffer) = self._reduction, slot
+        length, whole = stop - start, self._target.view(start, stop)
+        raw = buffer.view(reduction.dtype)
+        received = raw if slot.step == 0 else buffer
+        result = raw[:length] if whole is None else whole
+        total, scratch = result, None
+        if reduction.widened:
+            scratch = await self._scratch.take()
+            total = scratch[:length]
+        for low, high, own in self._source.pieces(start, stop):
+            reduction.combine(total[low:high], received[low:high], own)
+        reduction.finish(result, total)
+        if scratch is not None:
+            self._scratch.give(scratch)
+        if whole is None:
+            self._target.write(start, stop, result)
+            self._forward(result, buffer)
+        else:
+            self._pool.give(buffer)
+            self._forward(result, None)
+
+    def _take(self, slot: _Slot, last: bool) -> None:
+        """Takes a chunk of the result."""
+        _, _, start, stop, buffer = slot
+        if buffer is None:
+            chunk = self._target.view(start, stop)
+        else:
+            chunk = buffer.view(self._reduction.dtype)[: stop - start]
+            self._target.write(start, stop, chunk)
+        if not last:
+            self._forward(chunk, buffer)
+        elif buffer is not None:
+            self._pool.give(buffer)
+
+    def _forward(self, chunk: Array, buffer: Array | None) -> None:
+        """Sends a chunk on; a buffer that it lies in is free afterwards."""
+        sent = self._sends.put(chunk)
+        if buffer is not None:
+            sent.add_callback(partial(_give_back, self._pool, buffer))
+
+
+def _give_back(pool: ChunkPool, buffer: Array, _: Future[None]) -> None:
+    pool.give(buffer)
