@@ -1,0 +1,59 @@
+"""hvd-gossip for PyTorch: Horovod's documented API, with gossip algorithms behind one setting.
+
+    import hvd_gossip.torch as hvd    # was: import horovod.torch as hvd
+
+This file is the public API.
+"""
+
+from hvd_gossip.torch.compression import Compression as Compression
+from hvd_gossip.torch.functions import broadcast_optimizer_state as broadcast_optimizer_state
+from hvd_gossip.torch.functions import broadcast_parameters as broadcast_parameters
+from hvd_gossip.torch.handles import poll as poll
+from hvd_gossip.torch.handles import synchronize as synchronize
+from hvd_gossip.torch.model_mean import consensus as consensus
+from hvd_gossip.torch.model_mean import consensus_distance as consensus_distance
+from hvd_gossip.torch.ops import Adasum as Adasum
+from hvd_gossip.torch.ops import allgather as allgather
+from hvd_gossip.torch.ops import allgather_async as allgather_async
+from hvd_gossip.torch.ops import allreduce as allreduce
+from hvd_gossip.torch.ops import allreduce_ as allreduce_
+from hvd_gossip.torch.ops import allreduce_async as allreduce_async
+from hvd_gossip.torch.ops import allreduce_async_ as allreduce_async_
+from hvd_gossip.torch.ops import barrier as barrier
+from hvd_gossip.torch.ops import broadcast as broadcast
+from hvd_gossip.torch.ops import broadcast_ as broadcast_
+from hvd_gossip.torch.ops import broadcast_async as broadcast_async
+from hvd_gossip.torch.ops import broadcast_async_ as broadcast_async_
+from hvd_gossip.torch.optimizer import DistributedOptimizer as DistributedOptimizer
+
+# from hvd_gossip.torch.sampler import WorkSharingSampler as WorkSharingSampler
+from hvd_gossip.basics import ProcessSet as ProcessSet
+from hvd_gossip.basics import ccl_built as ccl_built
+from hvd_gossip.basics import cross_rank as cross_rank
+from hvd_gossip.basics import cross_size as cross_size
+from hvd_gossip.basics import cuda_built as cuda_built
+from hvd_gossip.basics import ddl_built as ddl_built
+from hvd_gossip.basics import global_process_set as global_process_set
+from hvd_gossip.basics import gloo_built as gloo_built
+from hvd_gossip.basics import gloo_enabled as gloo_enabled
+from hvd_gossip.basics import init as init
+from hvd_gossip.basics import is_homogeneous as is_homogeneous
+from hvd_gossip.basics import is_initialized as is_initialized
+from hvd_gossip.basics import local_rank as local_rank
+from hvd_gossip.basics import local_size as local_size
+from hvd_gossip.basics import mpi_built as mpi_built
+from hvd_gossip.basics import mpi_enabled as mpi_enabled
+from hvd_gossip.basics import mpi_threads_supported as mpi_threads_supported
+from hvd_gossip.basics import nccl_built as nccl_built
+from hvd_gossip.basics import rank as rank
+from hvd_gossip.basics import rocm_built as rocm_built
+from hvd_gossip.basics import shutdown as shutdown
+from hvd_gossip.basics import size as size
+from hvd_gossip.collectives import Average as Average
+from hvd_gossip.collectives import Max as Max
+from hvd_gossip.collectives import Min as Min
+from hvd_gossip.collectives import Product as Product
+from hvd_gossip.collectives import Sum as Sum
+from hvd_gossip.errors import HorovodInternalError as HorovodInternalError
+from hvd_gossip.objects import allgather_object as allgather_object
+from hvd_gossip.objects import broadcast_object as broadcast_object

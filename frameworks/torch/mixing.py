@@ -1,0 +1,150 @@
+"""Parameter mixing: gossip algorithms exchange parameters with neighbours, around the wrapped optimizer's own step."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+from hvd_gossip.collectives import Average
+from hvd_gossip.runtime import Runtime
+from hvd_gossip.worker import Worker
+
+from .arrays import ordered
+from .flat import FlatParameters, Named
+from .options import Options, ParamGroups
+from .strategy import Closure, Strategy, Update, live_strategies
+
+R = TypeVar("R")
+
+
+class ParameterMixing(Strategy):
+    """The strategy of every gossip algorithm: trainable parameters live in flat buffers that a `Worker` mixes.
+
+    Gradients stay local; `backward_passes_per_step` and `zero_grad()` mean what they mean without distribution. All
+    ranks make their distributed optimizers in the same order. A parameter that becomes trainable later, or is moved to
+    another device or type, makes the next step a collective one, in which the buffers are laid out anew.
+    """
+
+    def __init__(self, runtime: Runtime, options: Options, groups: ParamGroups) -> None:
+        super().__init__(runtime, options, groups)
+        _check_options(options, self.algorithm)
+        self._inside = ""
+        self._attach(self.named(groups))
+
+    def synchronize(self, groups: ParamGroups) -> None:
+        """Nothing to wait for: no communication touches gradients."""
+
+    def step(self, groups: ParamGroups, update: Update[R], closure: Closure | None, synchronize: bool) -> R:
+        self._check_outside("step()")
+        named = self.named(groups)
+        fits = self._flat.adopt() and all(self._flat.holds(p) for _, p in named if p.requires_grad)
+        if not fits or self._worker not in self.runtime.workers:
+            self.release()
+            self._attach(named)
+        with self._ordered():
+            return self._worker.step(lambda: update(closure))
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._worker.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state:
+            self._worker.load_state_dict(dict(state))
+
+    def holds(self, parameter: torch.Tensor) -> bool:
+        """Whether this very parameter is mixed by this strategy."""
+        return self._flat.holds(parameter)
+
+    def shares_memory(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor, a parameter or an entry of a state_dict, lies in the flat buffers."""
+        return self._flat.shares_memory(tensor)
+
+    @contextmanager
+    def consensus(self) -> Iterator[None]:
+        """Inside, the parameters are the exact mean over all workers; after, their own values again. Collective."""
+        self._flat.adopt()
+        with self._busy("consensus()"), self._ordered(), self._worker.consensus():
+            yield
+
+    def consensus_distance(self) -> float:
+        """sqrt of the mean over workers of the squared L2 distance to the mean. Collective."""
+        self._flat.adopt()
+        with self._busy("consensus_distance()"), self._ordered():
+            return self._worker.consensus_distance()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, nothing is exchanged: parameters may be overwritten on all workers at once. Collective."""
+        with self._busy("a broadcast"), self._ordered(), self._worker.paused():
+            yield
+
+    def release(self) -> None:
+        """Ends the mixing, until the next step; the parameters stay as they are. Collective."""
+        self._finalizer.detach()
+        if self._worker in self.runtime.workers:
+            with self._ordered():
+                self.runtime.detach(self._worker)
+
+    def _attach(self, named: Named) -> None:
+        trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+        for other in mixing_strategies():
+            if other is not self and any(other.holds(parameter) for _, parameter in trainable):
+                other.release()  # an optimizer that this one replaces
+        self._flat = FlatParameters(trainable)
+        with self._ordered():
+            self._worker: Worker = self.runtime.attach(
+                self._flat.arrays(), **{"algorithm": self.options.algorithm, **self.options.settings}
+            )
+        self._finalizer = weakref.finalize(self, self.runtime.abandon, self._worker)
+        self._finalizer.atexit = False
+
+    @contextmanager
+    def _busy(self, inside: str) -> Iterator[None]:
+        self._check_outside(inside)
+        self._inside = inside
+        try:
+            yield
+        finally:
+            self._inside = ""
+
+    def _check_outside(self, what: str) -> None:
+        if self._inside:
+            raise RuntimeError(f"{what} inside {self._inside} of the same parameters")
+
+    def _ordered(self) -> AbstractContextManager[object]:
+        """CuPy works on torch's stream."""
+        buffers = self._flat.buffers
+        return ordered(buffers[0].device) if buffers else contextlib.nullcontext()
+
+
+def mixing_strategies() -> list[ParameterMixing]:
+    """The strategies that mix now, oldest first."""
+    return [strategy for strategy in live_strategies() if isinstance(strategy, ParameterMixing)]
+
+
+_warned: set[str] = set()
+
+
+def _check_options(options: Options, algorithm: str) -> None:
+    """Options that would change results are errors; those that merely tune an allreduce are warned of, once."""
+    if options.op != Average:
+        raise ValueError(f"algorithm {algorithm!r} averages parameters: it takes no op but Average")
+    default = Options()
+    idle = [
+        name
+        for name in ("compression", "gradient_predivide_factor", "groups", "sparse_as_dense")
+        if getattr(options, name) != getattr(default, name) and name not in _warned
+    ]
+    if idle:
+        _warned.update(idle)
+        warnings.warn(
+            f"{', '.join(idle)} of DistributedOptimizer tune the averaging of gradients and do nothing with algorithm "
+            f"{algorithm!r}, which averages parameters (see the setting wire_dtype for smaller messages)",
+            stacklevel=4,
+        )

@@ -1,0 +1,91 @@
+"""`consensus` and `consensus_distance`: what all workers' models are together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+from hvd_gossip import runtime
+from hvd_gossip.basics import operation_name
+from hvd_gossip.collectives import Average
+
+from .arrays import is_dense, memory_of
+from .mixing import ParameterMixing, mixing_strategies
+from .submit import reduce_into
+
+
+@contextmanager
+def consensus(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, the model is the exact average over all workers; after, each worker's own again, bit for bit.
+
+    For evaluation and checkpoints. Parameters and floating buffers (BatchNorm's statistics) are averaged; with
+    `allreduce`, where parameters are equal already, that matters for the buffers. A collective: every rank enters, at a
+    place of its own choosing. (Not in Horovod.)
+
+    Args:
+        model: its trainable parameters may belong to one distributed optimizer, several, or none.
+
+    Raises:
+        NotInitializedError: before `init()`. HorovodInternalError: a worker failed meanwhile. RuntimeError: inside
+        another `consensus()` of the same parameters.
+    """
+    runtime.current()
+    mixing, others = _divide(model, [*model.parameters(), *model.buffers()])
+    with ExitStack() as stack:
+        for strategy in mixing:
+            stack.enter_context(strategy.consensus())
+        own = [tensor.detach().clone() for tensor in others]
+        stack.callback(_restore, others, own)
+        _average(others)
+        yield
+
+
+def consensus_distance(model: torch.nn.Module) -> float:
+    """How far apart the workers' models are: sqrt of the mean over workers of ||x_i - mean||^2 over all parameters.
+
+    A collective, as `consensus`; every rank gets the same value. (Not in Horovod.)
+    """
+    runtime.current()
+    mixing, others = _divide(model, list(model.parameters()))
+    squared = sum(strategy.consensus_distance() ** 2 for strategy in mixing)
+    means = [tensor.detach().clone() for tensor in others]
+    _average(means)
+    own = sum(float((a.detach().double() - b.double()).square().sum()) for a, b in zip(others, means, strict=True))
+    total = torch.tensor([own], dtype=torch.float64)
+    _average([total])
+    return math.sqrt(squared + total.item())
+
+
+def _divide(
+    model: torch.nn.Module, tensors: Sequence[torch.Tensor]
+) -> tuple[list[ParameterMixing], list[torch.Tensor]]:
+    """The strategies that mix some of the model's parameters, and the floating tensors that none of them holds."""
+    parameters = list(model.parameters())
+    mixing = [strategy for strategy in mixing_strategies() if any(strategy.holds(p) for p in parameters)]
+    others = [
+        tensor
+        for tensor in tensors
+        if tensor.is_floating_point() and tensor.numel() and not any(strategy.holds(tensor) for strategy in mixing)
+    ]
+    return mixing, others
+
+
+def _average(tensors: Sequence[torch.Tensor]) -> None:
+    """Replaces the tensors by their mean over the workers that have not departed."""
+    works = [tensor.detach() if is_dense(tensor) else tensor.detach().contiguous() for tensor in tensors]
+    handles = [
+        reduce_into(memory, memory, operation_name("consensus", None), Average, live_only=True)
+        for memory in map(memory_of, works)
+    ]
+    for tensor, work, handle in zip(tensors, works, handles, strict=True):
+        handle.wait()
+        if work.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(work)
+
+
+def _restore(tensors: Sequence[torch.Tensor], own: Sequence[torch.Tensor]) -> None:
+    for tensor, value in zip(tensors, own, strict=True):
+        tensor.detach().copy_(value)

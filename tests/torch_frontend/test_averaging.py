@@ -1,0 +1,13 @@
+"""DistributedOptimizer with algorithm allreduce, in real ranks."""
+
+import pytest
+
+from tests.torch_frontend.ranks import assert_passed, checks_in
+
+FILE = "check_averaging.py"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("check", checks_in(FILE))
+def test_gradient_averaging(check: str, n: int) -> None:
+    assert_passed(FILE, check, n)

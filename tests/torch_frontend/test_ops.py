@@ -1,0 +1,13 @@
+"""Collective operations on tensors, in real ranks."""
+
+import pytest
+
+from tests.torch_frontend.ranks import assert_passed, checks_in
+
+FILE = "check_ops.py"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("check", checks_in(FILE))
+def test_operations(check: str, n: int) -> None:
+    assert_passed(FILE, check, n)
