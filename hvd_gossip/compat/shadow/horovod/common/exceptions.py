@@ -1,0 +1,3 @@
+"""Horovod's exceptions."""
+
+from hvd_gossip.errors import HorovodInternalError as HorovodInternalError

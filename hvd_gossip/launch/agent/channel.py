@@ -1,0 +1,74 @@
+"""The connection to the launcher: signals come in, the command's end goes out. Both are lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+CONNECT_S = 5.0
+"""How long to try each of the launcher's addresses."""
+
+
+class Channel(threading.Thread):
+    """Connects in the background, so that the command does not wait for it.
+
+    Args:
+        addresses: where the launcher may be reached, tried in this order.
+        hello: first message: who this is.
+        on_signal: called with the number of each signal that the launcher wants delivered.
+        on_lost: called when a connection ends that has been there.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[tuple[str, int]],
+        hello: Mapping[str, object],
+        on_signal: Callable[[int], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        super().__init__(name="channel", daemon=True)
+        self._addresses, self._hello = addresses, hello
+        self._on_signal, self._on_lost = on_signal, on_lost
+        self._socket: socket.socket | None = None
+        self._tried = threading.Event()
+
+    def run(self) -> None:
+        self._socket = self._connect()
+        self._tried.set()
+        if self._socket is not None:
+            self._listen(self._socket)
+            self._on_lost()
+
+    def tell(self, message: Mapping[str, object]) -> bool:
+        """Sends a message, waiting for the connection when it is still being made; whether it went out."""
+        self._tried.wait(CONNECT_S * len(self._addresses))
+        return self._socket is not None and _send(self._socket, message)
+
+    def _connect(self) -> socket.socket | None:
+        for address in self._addresses:
+            try:
+                connection = socket.create_connection(address, timeout=CONNECT_S)
+            except OSError:  # one of several names of the launcher's host; if none is reachable, the end is printed
+                continue
+            connection.settimeout(None)
+            if _send(connection, self._hello):
+                return connection
+        return None
+
+    def _listen(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as lines:
+            try:
+                for line in lines:
+                    self._on_signal(json.loads(line)["signal"])
+            except OSError:  # a reset is an end like any other
+                return
+
+
+def _send(connection: socket.socket, message: Mapping[str, object]) -> bool:
+    try:
+        connection.sendall(json.dumps(message).encode() + b"\n")
+    except OSError:
+        return False
+    return True

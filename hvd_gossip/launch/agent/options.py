@@ -1,0 +1,39 @@
+"""What the launcher tells its agents, and how both name things."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+VARIABLE = "_HVD_GOSSIP_AGENT"
+"""Environment variable that carries the options; the rank's command does not see it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the launcher tells its agents.
+
+    Attributes:
+        addresses: (host, port) pairs where the launcher may be reached, the likeliest first.
+        token: proves to the launcher that an agent is one of its own.
+        orphan_grace: seconds from SIGTERM to SIGKILL once the launcher is gone.
+        terminals: for stdout and stderr, whether the launcher's is a terminal: the command's is one exactly then.
+        terminal_size: its (lines, columns).
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    token: str
+    orphan_grace: float = 5.0
+    terminals: tuple[bool, bool] = (False, False)
+    terminal_size: tuple[int, int] = (24, 80)
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Options:
+        read = json.loads(text)
+        addresses = tuple((host, port) for host, port in read.pop("addresses"))
+        stdout, stderr = read.pop("terminals")
+        lines, columns = read.pop("terminal_size")
+        return cls(addresses=addresses, terminals=(stdout, stderr), terminal_size=(lines, columns), **read)

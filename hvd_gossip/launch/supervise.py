@@ -1,0 +1,176 @@
+"""Runs the MPI launcher to its end: passes on signals, ends what goes on after a failure, leaves nothing behind."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import IO, TypeAlias
+
+from hvd_gossip.launch.reports import RankEnd, ReportServer
+
+Redirect: TypeAlias = "int | IO[bytes] | IO[str] | None"
+"""Where output goes to, as `subprocess` has it; None: to this process's own."""
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait before each harder step, in seconds.
+
+    Attributes:
+        failure: for MPI to end the other ranks after one failed, before they are sent SIGTERM.
+        stop: for ranks to end of the signal that was passed on, before they are killed.
+        kill: for everything to be gone once it was killed.
+    """
+
+    failure: float = 5.0
+    stop: float = 10.0
+    kill: float = 10.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the MPI launcher ended: its exit code (negative: a signal), and the signal that stopped the job, if any."""
+
+    returncode: int
+    stopped_by: int | None
+
+
+class Supervisor:
+    """One run of the MPI launcher.
+
+    Args:
+        np: how many ranks it starts.
+        patience: the time limits.
+        end_on_failure: whether one failed rank ends the job, whatever this MPI does of itself.
+    """
+
+    def __init__(self, np: int, patience: Patience, end_on_failure: bool = True) -> None:
+        self._np, self._patience, self._end_on_failure = np, patience, end_on_failure
+        self._events: queue.SimpleQueue[int | RankEnd | None] = queue.SimpleQueue()
+        self._steps: deque[tuple[Callable[[], None], float]] = deque()
+        self._deadline: float | None = None
+        self._stopped_by: int | None = None
+
+    def failed(self, end: RankEnd) -> None:
+        """Notes that a rank failed of its own accord; from any thread."""
+        self._events.put(end)
+
+    def run(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        agents: ReportServer,
+        stdout: Redirect = None,
+        stderr: Redirect = None,
+    ) -> Outcome:
+        """Starts the command in a session of its own, and returns when neither it nor an agent is left.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        with self._noting_signals():
+            process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            threading.Thread(target=self._await_end, args=[process], name="mpirun", daemon=True).start()
+            try:
+                self._watch(process, agents)
+            finally:
+                self._leave_nothing(process, agents)
+        return Outcome(process.returncode, self._stopped_by)
+
+    def _watch(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        while True:
+            try:
+                event = self._events.get(timeout=self._remaining())
+            except queue.Empty:
+                self._harder()
+                continue
+            if event is None:
+                return
+            if isinstance(event, RankEnd):
+                self._on_failure(process, agents)
+            else:
+                self._on_signal(event, process, agents)
+
+    def _on_failure(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        if self._end_on_failure and self._deadline is None:
+            self._plan(signal.SIGTERM, process, agents)
+            self._deadline = time.monotonic() + self._patience.failure
+
+    def _on_signal(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        if self._stopped_by is None:
+            self._plan(number, process, agents)
+        self._stopped_by = self._stopped_by or number
+        self._harder()  # at once; and a second signal does not wait for what the first one does
+
+    def _plan(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        self._steps = deque(
+            [
+                (partial(self._deliver, number, process, agents), self._patience.stop),
+                (partial(agents.signal, signal.SIGKILL), self._patience.kill),
+                (process.kill, self._patience.kill),
+            ]
+        )
+
+    def _harder(self) -> None:
+        if self._steps:
+            action, patience = self._steps.popleft()
+            action()
+            self._deadline = time.monotonic() + patience
+
+    def _deliver(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        """Through the agents, as MPI launchers turn signals into others; through those only while agents are missing."""
+        agents.signal(number)
+        if agents.connected + len(agents.ends) < self._np:
+            process.send_signal(number)
+
+    def _remaining(self) -> float | None:
+        if self._deadline is None or not self._steps:
+            return None
+        return max(0.0, self._deadline - time.monotonic())
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        process.wait()
+        self._events.put(None)
+
+    def _leave_nothing(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        agents.hang_up()
+        if not agents.wait_gone(self._patience.kill):
+            agents.signal(signal.SIGKILL)
+
+    @contextmanager
+    def _noting_signals(self) -> Iterator[None]:
+        """While it is entered, signals become events; but what is ignored (nohup) stays so, as in any shell."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._events.put(number)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
+        wanted = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+        before = [signal.signal(number, note) for number in wanted]
+        try:
+            yield
+        finally:
+            for number, handler in zip(wanted, before, strict=True):
+                signal.signal(number, handler)
