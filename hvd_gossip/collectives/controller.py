@@ -81,6 +81,7 @@ class Collectives:
         self._early: list[Message] = []
         self._departing = False
         self._unacknowledged: set[int] = set()
+        self._acknowledged: set[int] = set()
         self._moved = Signal("collective operations")
         self._watcher: Task[None] | None = None
         self._holding = False
@@ -178,6 +179,8 @@ class Collectives:
             else:
                 self._early.append(message)
         elif kind == wire.ACKNOWLEDGE:
+            # It may overtake the coordinator's answer to this rank.
+            self._acknowledged.add(source)
             self._unacknowledged.discard(source)
             self._moved.set()
         elif self._coordinator is not None:
@@ -299,7 +302,7 @@ class Collectives:
     def _see_departed(self, entry: wire.Departed) -> None:
         """A rank has departed, maybe this one."""
         if entry.rank == self._rank:
-            self._unacknowledged = set(self._state.live())
+            self._unacknowledged = set(self._state.live()) - self._acknowledged
             self._coordinator = None
             self._client.close(f"rank {self._rank} has shut down")
         elif not entry.died:
