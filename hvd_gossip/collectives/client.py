@@ -63,9 +63,11 @@ class Client:
         self,
         endpoint: Endpoint,
         state: State,
-        wait_timeout: float,
         trace: Trace | None,
         *,
+        wait_timeout: float,
+        eager_bytes: int,
+        chunk_bytes: int,
         on_requests: Callable[[], None],
         on_departed: Callable[[wire.Departed], None],
         on_failure: Callable[[int, str], None],
@@ -75,6 +77,7 @@ class Client:
         self._rank = endpoint.rank
         self._state = state
         self._trace = trace
+        self._eager_bytes = eager_bytes
         self._on_requests = on_requests
         self._on_departed = on_departed
         self._on_end = on_end
@@ -83,7 +86,11 @@ class Client:
         self._outbox: list[Pending] = []
         self.closed = ""
         self.executor = Executor(
-            endpoint, wait_timeout, self._end, lambda operation, error: on_failure(operation.sequence, str(error))
+            endpoint,
+            wait_timeout,
+            chunk_bytes,
+            on_end=self._end,
+            on_failure=lambda operation, error: on_failure(operation.sequence, str(error)),
         )
 
     def submit(self, request: Request) -> Future[Result]:
@@ -143,7 +150,7 @@ class Client:
         request, signature = pending.request, pending.signature
         number = pending.sent_id = self._state.cache.find(signature)
         length = request.array.shape[0] if request.array is not None and signature.kind == "allgather" else 0
-        payload = payload_of(request, self._rank, self._endpoint.size)
+        payload = payload_of(request, self._rank, self._endpoint.size, self._eager_bytes)
         return wire.Submission(signature if number is None else number, length, payload)
 
     def _define(self, entry: wire.Define) -> None:

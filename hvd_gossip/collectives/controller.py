@@ -14,6 +14,8 @@ from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import ResponseCache
 from hvd_gossip.collectives.client import Client, Trace
 from hvd_gossip.collectives.coordinator import Coordinator, State
+from hvd_gossip.collectives.eager import EAGER_BYTES
+from hvd_gossip.collectives.flow import CHUNK_BYTES
 from hvd_gossip.collectives.mailbox import Mailbox
 from hvd_gossip.collectives.messages import name_ranks
 from hvd_gossip.collectives.request import ReduceOp, Request, Result
@@ -40,6 +42,8 @@ class Collectives:
         on_stall: takes the report; the default logs a warning. Called on the coordinator only.
         trace: takes what a timeline shows.
         wait_timeout: seconds that one transfer may last before it fails.
+        eager_bytes: arrays of at most this divided by the number of ranks travel with the request and the answer.
+        chunk_bytes: of the pieces in which larger arrays travel.
     """
 
     def __init__(
@@ -55,6 +59,8 @@ class Collectives:
         on_stall: Callable[[str], None] = _log.warning,
         trace: Trace | None = None,
         wait_timeout: float = 1800.0,
+        eager_bytes: int = EAGER_BYTES,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._endpoint = endpoint
         self._rank = endpoint.rank
@@ -68,8 +74,10 @@ class Collectives:
         self._client = Client(
             endpoint,
             self._state,
-            wait_timeout,
             trace,
+            wait_timeout=wait_timeout,
+            eager_bytes=eager_bytes,
+            chunk_bytes=chunk_bytes,
             on_requests=self._flush_soon,
             on_departed=self._see_departed,
             on_failure=self._report,
@@ -268,6 +276,7 @@ class Collectives:
             self._unacknowledged.discard(rank)
         elif self._coordinator is not None:
             _log.warning("rank %d: %s", self._rank, error)
+            self._audience = tuple(peer for peer in self._audience if peer != rank)
             self._coordinator.depart(rank, died=True)
             self._advance()
         elif rank == self._leader:

@@ -17,18 +17,18 @@ from hvd_gossip.collectives.wire import Submission
 from hvd_gossip.transport.endpoint import Array
 
 EAGER_BYTES = 128 << 10
-"""What one operation may make the coordinator send: a payload is small if it is at most this divided by the ranks."""
+"""Default of what one operation may make the coordinator send: a payload of at most this divided by the ranks is small."""
 
 Outcome = tuple[Any, tuple[int, ...]]
 """The result's bytes, and the sizes for allgather."""
 
 
-def payload_of(request: Request, rank: int, size: int) -> Any:
+def payload_of(request: Request, rank: int, size: int, eager_bytes: int = EAGER_BYTES) -> Any:
     """The bytes to send along with a request: a flat uint8 view, or None if it is not a small one on the host."""
     array = request.array
     if array is None:
         return b""
-    limit = EAGER_BYTES // size
+    limit = eager_bytes // size
     if request.kind == "allgather":
         limit //= size
     if array.nbytes > limit or not isinstance(array, np.ndarray):

@@ -77,6 +77,7 @@ class Executor:
 
     Args:
         wait_timeout: seconds that one transfer may last.
+        chunk_bytes: of the pieces in which arrays travel.
         on_end: called with every operation that has ended, before its requests are completed.
         on_failure: called as `on_failure(operation, error)` when one failed here, not by `abort`.
     """
@@ -85,11 +86,14 @@ class Executor:
         self,
         endpoint: Endpoint,
         wait_timeout: float,
+        chunk_bytes: int,
+        *,
         on_end: Callable[[Operation], None],
         on_failure: Callable[[Operation, BaseException], None],
     ) -> None:
         self._endpoint = endpoint
         self._wait_timeout = wait_timeout
+        self._chunk_bytes = chunk_bytes
         self._on_end = on_end
         self._on_failure = on_failure
         self._waiting: deque[Operation] = deque()
@@ -181,7 +185,8 @@ class Executor:
         source = Vector(arrays)
         target = source if in_place else Vector(outputs)
         reduction = reduction_of(operation.parts[0].signature, arrays[0], len(operation.ranks))
-        await ring_allreduce(self._endpoint, source, target, operation.ranks, operation.channel, reduction)
+        ranks, channel = operation.ranks, operation.channel
+        await ring_allreduce(self._endpoint, source, target, ranks, channel, reduction, self._chunk_bytes)
         return outputs
 
     async def _allgather(self, operation: Operation) -> list[Array]:
@@ -189,8 +194,9 @@ class Executor:
         row = array.shape[1:]
         output = module_of(array).empty((sum(operation.sizes), *row), array.dtype)
         lengths = [size * prod(row) for size in operation.sizes]
+        block, flat = array.reshape(-1), output.reshape(-1)
         ranks, channel = operation.ranks, operation.channel
-        await ring_allgather(self._endpoint, array.reshape(-1), output.reshape(-1), lengths, ranks, channel)
+        await ring_allgather(self._endpoint, block, flat, lengths, ranks, channel, self._chunk_bytes)
         return [output]
 
     async def _broadcast(self, operation: Operation) -> list[Array]:
@@ -199,7 +205,8 @@ class Executor:
         is_root = self._endpoint.rank == request.root_rank
         output = module_of(array).empty_like(array) if request.output is None else request.output
         flat = (array if is_root else output).reshape(-1)
-        await tree_broadcast(self._endpoint, flat, operation.ranks, request.root_rank, operation.channel)
+        ranks, channel = operation.ranks, operation.channel
+        await tree_broadcast(self._endpoint, flat, ranks, request.root_rank, channel, self._chunk_bytes)
         if is_root and output is not array:
             output[...] = array
         return [output]

@@ -56,15 +56,14 @@ def _shape(signature: Signature) -> str:
 def describe_mismatch(signatures: Mapping[int, Signature]) -> str:
     """What the ranks' signatures differ in, or "" if they are alike. Names every value and who submitted it."""
     first = next(iter(signatures.values()))
+    ranks = sorted(signatures)
     for title, key, show in _ASPECTS:
         values: dict[Any, list[int]] = {}
-        for rank, signature in signatures.items():
-            values.setdefault(key(signature), []).append(rank)
+        for rank in ranks:
+            values.setdefault(key(signatures[rank]), []).append(rank)
         if len(values) > 1:
-            parts = ", but ".join(
-                f"{name_ranks(ranks)} submitted {show(signatures[ranks[0]])}" for ranks in values.values()
-            )
-            return f"Mismatched {title.format(kind=first.kind)} for {first.name!r}: {parts}."
+            *parts, last = [f"{name_ranks(some)} submitted {show(signatures[some[0]])}" for some in values.values()]
+            return f"Mismatched {title.format(kind=first.kind)} for {first.name!r}: {', '.join(parts)}, but {last}."
     return ""
 
 

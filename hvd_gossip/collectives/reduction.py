@@ -57,8 +57,8 @@ class Reduction:
 
     @property
     def is_identity(self) -> bool:
-        """Whether `finish` changes nothing but the type."""
-        return self._factor == 1.0 and self._divisor == 1
+        """Whether one rank's result is its input."""
+        return self.prescale == 1.0 and self._factor == 1.0 and self._divisor == 1
 
     def combine(self, out: Array, a: Array, b: Array) -> None:
         """out <- a (op) b. `out` has the accumulator's type, `a` and `b` that or the elements'."""

@@ -77,7 +77,7 @@ class Request:
         op: how allreduce combines. Integers wrap around as NumPy's do, and their average is rounded down; half types are
             added in float32 and rounded once. bool: Sum and Max are "or", Product and Min are "and", as in NumPy.
         prescale, postscale: factors before and after the reduction. For floating Sum and Average they are applied
-            together, once, in the accumulator's type; results of integers are cut towards zero, as Horovod's.
+            together, once, in the accumulator's type; integers are scaled and cut towards zero, then averaged.
         root_rank: whose array a broadcast gives to all.
         output: where the result goes: an array like `array`, or `array` itself; None allocates one. Not for allgather.
         process_set: number of the process set that takes part; 0 is all ranks.
@@ -108,13 +108,14 @@ class Request:
             raise ValueError(f"an operation needs a name of 1 to {MAX_NAME} bytes, not {self.name!r:.80}")
         if self.kind not in KINDS:
             raise ValueError(f"{self.name}: unknown kind of operation {self.kind!r}; there are {', '.join(KINDS)}")
-        if self.kind == "barrier":
-            self._check(self.array is None and self.output is None, "a barrier takes no array")
-        else:
+        if self.kind != "barrier":
             self._check_arrays()
+        elif self.array is not None or self.output is not None:
+            raise self._error("a barrier takes no array")
         if self.kind == "allreduce":
             self._check_reduction()
-        self._check(bool(self.group) == (self.group_size > 0), "group and group_size come together")
+        if bool(self.group) != (self.group_size > 0):
+            raise self._error("group and group_size come together")
 
     def signature(self) -> Signature:
         """What the other ranks must submit alike."""
@@ -139,45 +140,58 @@ class Request:
             self.group_size,
         )
 
-    def _check(self, condition: bool, message: str) -> None:
-        if not condition:
-            raise ValueError(f"{self.kind} {self.name!r}: {message}")
+    def _error(self, message: str) -> ValueError:
+        return ValueError(f"{self.kind} {self.name!r}: {message}")
 
     def _check_arrays(self) -> None:
         array, output = self.array, self.output
-        if array is None:
-            raise ValueError(f"{self.kind} {self.name!r} needs an array")
-        self._check(array.flags.c_contiguous, f"the array must be C-contiguous; its shape is {array.shape}")
-        self.dtype_name, carried = self.dtype_name or array.dtype.name, bool(self.dtype_name)
-        dtype = dtype_of(self.dtype_name)
-        self._check(carried or dtype == array.dtype, f"elements of type {array.dtype!r} cannot be sent")
-        self._check(dtype.itemsize == array.dtype.itemsize, f"an array of {array.dtype} cannot hold {dtype.name}")
-        self._check(not dtype.hasobject and dtype.names is None, f"elements of type {dtype} cannot be sent")
-        in_place = output is array
+        if array is None or isinstance(array, np.generic):
+            raise self._error(f"an array is needed, not {array!r}")
+        if not array.flags.c_contiguous:
+            raise self._error(f"the array must be C-contiguous, not one of shape {array.shape}, strides {array.strides}")
+        dtype = self._check_dtype(array.dtype)
         if array.dtype != dtype:
-            self.array = array = array.view(dtype)
+            self.array = array.view(dtype)
         if self.kind == "allgather":
-            self._check(array.ndim > 0, "a rank-zero tensor (a scalar) cannot be gathered")
-            self._check(output is None, "the result's length is not known yet: output must be None")
+            if array.ndim == 0:
+                raise self._error("a rank-zero tensor (a scalar) cannot be gathered")
+            if output is not None:
+                raise self._error("the result's length is not known yet: output must be None")
+        elif output is array:
+            self.output = self.array
         elif output is not None:
-            self.output = array if in_place else self._check_output(output, dtype)
+            self.output = self._check_output(output, dtype)
+
+    def _check_dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
+        """The elements' type; `dtype_name` becomes its name."""
+        if not self.dtype_name:
+            self.dtype_name = name_of(stored)
+            if dtype_of(self.dtype_name) == stored:
+                return stored
+        dtype = dtype_of(self.dtype_name)
+        if dtype.itemsize != stored.itemsize or dtype.hasobject or not stored.isnative:
+            raise self._error(f"elements of type {dtype} cannot be sent from an array of {stored!r}")
+        return dtype
 
     def _check_output(self, output: Array, dtype: np.dtype[Any]) -> Array:
         assert self.array is not None
         alike = output.shape == self.array.shape and output.dtype.itemsize == dtype.itemsize
-        alike = alike and type(output) is type(self.array)
-        wanted = f"a {type(self.array).__name__} of {dtype.name} and shape {self.array.shape}"
-        self._check(alike, f"output must be {wanted}, not {output.dtype} of shape {output.shape}")
-        self._check(output.flags.c_contiguous and output.flags.writeable, "output must be C-contiguous and writeable")
+        if not alike or type(output) is not type(self.array):
+            wanted = f"a {type(self.array).__name__} of {dtype} and shape {self.array.shape}"
+            raise self._error(f"output must be {wanted}, not {output.dtype} of shape {output.shape}")
+        if not output.flags.c_contiguous or not output.flags.writeable:
+            raise self._error("output must be C-contiguous and writeable")
         return output if output.dtype == dtype else output.view(dtype)
 
     def _check_reduction(self) -> None:
-        self.op = ReduceOp(self.op)
+        if type(self.op) is not ReduceOp:
+            self.op = ReduceOp(self.op)
         dtype = dtype_of(self.dtype_name)
-        self._check(is_number(dtype), f"elements of type {dtype.name} cannot be reduced")
+        if not is_number(dtype):
+            raise self._error(f"elements of type {dtype} cannot be reduced")
         scaled = self.prescale != 1.0 or self.postscale != 1.0
-        if dtype.kind == "b":
-            self._check(self.op is not ReduceOp.AVERAGE and not scaled, "bool can be neither averaged nor scaled")
+        if dtype.kind == "b" and (scaled or self.op is ReduceOp.AVERAGE):
+            raise self._error("bool can be neither averaged nor scaled")
 
 
 class Result(NamedTuple):
@@ -190,6 +204,12 @@ class Result(NamedTuple):
     output: Array | None
     sizes: tuple[int, ...]
     ranks: tuple[int, ...]
+
+
+@lru_cache(maxsize=256)
+def name_of(dtype: np.dtype[Any]) -> str:
+    """A dtype's name; NumPy takes microseconds to make one."""
+    return dtype.name
 
 
 @lru_cache(maxsize=256)

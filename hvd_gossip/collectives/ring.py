@@ -53,15 +53,17 @@ async def ring_allreduce(
     Raises:
         TransportError: a peer failed.
     """
+    arrays = zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True)
+    if len(ranks) == 1:
+        if source is not target or not reduction.is_identity:
+            for given, wanted in arrays:
+                reduction.reduce_all([given.view], wanted.view)
+        return
     if reduction.prescale != 1.0:
-        for given, wanted in zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True):
+        for given, wanted in arrays:
             reduction.prescaled(wanted.view, given.view)
         source = target
-    if len(ranks) > 1:
-        await _RingAllreduce(endpoint, source, target, ranks, channel, reduction, chunk_bytes).run()
-    elif source is not target or not reduction.is_identity:
-        for given, wanted in zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True):
-            reduction.reduce_all([given.view], wanted.view)
+    await _RingAllreduce(endpoint, source, target, ranks, channel, reduction, chunk_bytes).run()
 
 
 class _Slot(NamedTuple):
