@@ -70,6 +70,7 @@ class Report:
         time: virtual seconds until everybody was done.
         steps: steps taken.
         finished_at: virtual time of the last step's end.
+        departed_at: virtual time from which nobody needed the rank any more.
         waited: seconds spent in steps, waiting for others (the rest is compute).
         parameters: what each rank ended with, (size, dimension).
         alive: whether the rank lived to the end.
@@ -86,6 +87,7 @@ class Report:
     time: float
     steps: Vector
     finished_at: Vector
+    departed_at: Vector
     waited: Vector
     parameters: Vector
     alive: Vector
@@ -141,7 +143,7 @@ class Worker:
         self.consensus: list[Vector] = []
         self.steps = 0
         self.waited = 0.0
-        self.finished_at = 0.0
+        self.finished_at = self.departed_at = 0.0
         self._simulation = simulation
         self.algorithm = cls(
             Context(
@@ -175,6 +177,7 @@ class Worker:
         self.algorithm.settle()
         if simulation.averages_exactly:
             await self.collectives.depart()
+        self.departed_at = self.endpoint.now()
 
     async def _step(self, gradient: Vector) -> None:
         began = self.endpoint.now()
@@ -202,8 +205,8 @@ class Worker:
     async def _meet(self) -> None:
         """What `hvd.consensus(model)` does around an evaluation."""
         await self.algorithm.pause()
-        self.algorithm.settle()
         self.replica.hold()
+        self.algorithm.preview()
         await self.algorithm.average(f"consensus.{self.steps}")
         self.consensus.append(self.x.copy())
         self.replica.release()
@@ -314,6 +317,7 @@ class Simulation:
             time=self.world.now,
             steps=np.array([worker.steps for worker in workers]),
             finished_at=np.array([worker.finished_at for worker in workers]),
+            departed_at=np.array([worker.departed_at for worker in workers]),
             waited=np.array([worker.waited for worker in workers]),
             parameters=self.parameters.copy(),
             alive=self.alive(),

@@ -51,7 +51,7 @@ class Worker:
 
     @contextmanager
     def consensus(self) -> Iterator[None]:
-        """Inside, the flat buffers hold the exact mean over the live workers; after, each worker's own values again.
+        """Inside, the flat buffers hold the exact mean over the live workers; after, each worker's own values, bit by bit.
 
         A collective: every live worker enters, at a place of its own choosing.
         """
@@ -98,8 +98,9 @@ class Worker:
 
     def _enter(self) -> None:
         self._meetings += 1
-        self.pause()
+        self._engine.call(self.algorithm.pause, "pausing the exchanges")
         self.replica.hold()
+        self.algorithm.preview()
         self._engine.call(lambda: self.algorithm.average(self._name("mean")), "the exact average")
 
     def _leave(self) -> None:

@@ -6,6 +6,7 @@ thread calls `step`, the engine everything marked "engine"); the simulator drive
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
@@ -107,11 +108,15 @@ class Algorithm(ABC):
         peer can be waiting for an answer."""
 
     def settle(self) -> None:
-        """Training thread, while paused: applies what remains of the correction to the parameters."""
+        """Training thread, while nothing is under way: applies what remains of the correction to the parameters."""
         self.context.replica.fold()
 
+    def preview(self) -> None:
+        """Training thread, while paused and held: shows the parameters as `settle` would make them, to be undone."""
+        self.context.replica.preview(itertools.repeat(1.0, len(self.context.replica.chunks)))
+
     async def average(self, name: str) -> int:
-        """Engine, while paused, settled and held: replaces the replica's parameters by their exact mean over the live ranks.
+        """Engine, while paused, held and previewed: replaces the replica's parameters by their exact mean over the live ranks.
 
         Returns:
             The number of ranks averaged over.

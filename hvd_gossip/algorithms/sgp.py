@@ -94,6 +94,9 @@ class SGP(SynchronousMixing):
             add_scaled(chunk.correction, -float(weight), chunk.source)
             chunk.pending = True
 
+    def preview(self) -> None:
+        self.context.replica.preview(self.weights)
+
     async def average(self, name: str) -> int:
         weights = self.weights.copy()
         self._scale_all(weights)

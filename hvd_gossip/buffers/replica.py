@@ -145,10 +145,17 @@ class Replica:
     def hold(self) -> None:
         """Keeps a copy of the parameters, which the engine reads from now on; `x` may then hold something else.
 
-        Only while the algorithm is paused and the correction folded.
+        Only while the algorithm is paused. What the correction holds stays there.
         """
         self._own = [flat.copy() for flat in self.flats]
         self._read_from(self._own)
+
+    def preview(self, weights: Iterable[float]) -> None:
+        """Training thread, while held: x += correction / w, chunk by chunk; the correction stays as it is."""
+        for chunk, weight in zip(self.chunks, map(float, weights), strict=True):
+            with self.space.training(chunk):
+                if chunk.pending:
+                    add_scaled(chunk.x, 1.0 / weight, chunk.correction)
 
     def release(self) -> None:
         """Ends `hold`: the parameters have their own values again."""

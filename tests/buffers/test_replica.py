@@ -95,3 +95,16 @@ def test_while_held_the_engine_reads_the_own_values() -> None:
     np.testing.assert_array_equal(x, own)
     with pytest.raises(RuntimeError, match="without hold"):
         replica.release()
+
+
+def test_a_preview_shows_the_correction_and_release_takes_it_back() -> None:
+    x = flat(16, np.float64)
+    own, replica = x.copy(), Replica([x])
+    replica.chunks[0].correct(1.0, np.full(16, 3.0), np.zeros(16))
+    replica.hold()
+    replica.preview([2.0])
+    np.testing.assert_allclose(x, own + 1.5, rtol=1e-15)
+    replica.release()
+    np.testing.assert_array_equal(x, own)
+    replica.fold()
+    np.testing.assert_array_equal(x, own + 3)
