@@ -164,13 +164,14 @@ class Request:
 
     def _check_dtype(self, stored: np.dtype[Any]) -> np.dtype[Any]:
         """The elements' type; `dtype_name` becomes its name."""
+        if not stored.isnative or not (is_number(stored) or stored.kind in "mM"):
+            raise self._error(f"elements of type {stored} cannot be sent")
         if not self.dtype_name:
             self.dtype_name = name_of(stored)
-            if dtype_of(self.dtype_name) == stored:
-                return stored
+            return stored
         dtype = dtype_of(self.dtype_name)
-        if dtype.itemsize != stored.itemsize or dtype.hasobject or not stored.isnative:
-            raise self._error(f"elements of type {dtype} cannot be sent from an array of {stored!r}")
+        if dtype.itemsize != stored.itemsize:
+            raise self._error(f"{dtype} cannot be sent from an array of {stored}")
         return dtype
 
     def _check_output(self, output: Array, dtype: np.dtype[Any]) -> Array:
@@ -234,8 +235,8 @@ def is_number(dtype: np.dtype[Any]) -> bool:
 @lru_cache(maxsize=256)
 def is_floating(dtype: np.dtype[Any]) -> bool:
     """True for NumPy's and ml_dtypes' floating types."""
-    if dtype.kind == "f":
-        return True
+    if dtype.kind != "V":
+        return dtype.kind == "f"
     try:
         ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     except ValueError:
