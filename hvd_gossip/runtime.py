@@ -219,7 +219,7 @@ class Runtime:
         )
         digest = np.array([zlib.crc32(mine.encode())], np.int64)
         name = f"attach.{self._attached}"
-        everybody = self.submit(Request(name=name, kind="allgather", array=digest)).wait().output
+        everybody: Any = self.submit(Request(name=name, kind="allgather", array=digest)).wait().output
         different = [rank for rank, other in enumerate(everybody) if other != digest[0]]
         if different:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class Worker:
         try:
             while True:
                 wait = next(steps)
-                self._engine.call(lambda wait=wait: _run(wait), f"{self.algorithm.name} step")
+                self._engine.call(functools.partial(_run, wait), f"{self.algorithm.name} step")
         except StopIteration as stop:
             result: R = stop.value
             return result

@@ -186,7 +186,7 @@ def _parse(line: str, where: str) -> Record:
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{where}: expected a JSON object, found {line[:40]!r}")  # noqa: TRY004 (bad data, not a caller's type)
+        raise ValueError(f"{where}: expected a JSON object, found {line[:40]!r}")
     return record
 
 

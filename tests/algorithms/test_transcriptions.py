@@ -22,7 +22,7 @@ class Different(LeastSquares):
     """Least squares whose workers begin at different places."""
 
     def initial(self, rank: int) -> np.ndarray:
-        return np.random.default_rng(rank).standard_normal(self.inputs.shape[2])
+        return np.random.default_rng(rank).standard_normal((self.inputs.shape[2],))
 
 
 def problem(size: int) -> Different:
