@@ -31,25 +31,24 @@ async def tree_broadcast(
     parent, children = neighbours(position, size, array.nbytes >= size * chunk_bytes)
     chunk = max(1, chunk_bytes // array.dtype.itemsize)
     chunks = [array[start : start + chunk] for start in range(0, array.size, chunk)]
-    receives = None if parent is None else Receives(endpoint, ranks[(parent + root) % size], channel)
+    receives = Receives(endpoint, ranks[(parent + root) % size], channel)
     queues = [SendQueue(endpoint, ranks[(child + root) % size], channel, receives) for child in children]
     try:
-        if receives is None:
+        if position:
+            await _relay(receives, chunks, queues)
+        else:
             for part in chunks:
                 _pass_on(part, queues)
-        else:
-            await _relay(receives, chunks, queues)
         for queue in queues:
             await queue.drained()
     finally:
-        if receives is not None:
-            receives.cancel()
+        receives.cancel()
 
 
-def neighbours(position: int, size: int, chain: bool) -> tuple[int | None, list[int]]:
-    """Parent and children of a position in the tree, whose root is position 0."""
+def neighbours(position: int, size: int, chain: bool) -> tuple[int, list[int]]:
+    """Parent and children of a position in the tree. The root is position 0, and its own parent."""
     if chain:
-        return (position - 1 if position else None), ([position + 1] if position + 1 < size else [])
+        return max(0, position - 1), ([position + 1] if position + 1 < size else [])
     step = 1
     while step < size and not position & step:
         step *= 2
@@ -57,7 +56,7 @@ def neighbours(position: int, size: int, chain: bool) -> tuple[int | None, list[
     for power in _powers_below(step):
         if position + power < size:
             children.append(position + power)
-    return (position - step if position else None), children
+    return (position - step if position else 0), children
 
 
 def _powers_below(limit: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,9 @@ CHUNK_BYTES = 512 << 10
 """A chunk should fit in a core's L2 cache twice, since it is received and added right away."""
 WINDOW = 4
 """So many chunks are under way in each direction."""
+
+
+def _nothing() -> None: ...
 
 
 class Receives:
@@ -76,22 +80,21 @@ class SendQueue:
         receives: what to abort when a send fails.
     """
 
-    def __init__(self, endpoint: Endpoint, dest: int, channel: int, receives: Receives | None) -> None:
+    def __init__(self, endpoint: Endpoint, dest: int, channel: int, receives: Receives) -> None:
         self._endpoint = endpoint
         self._dest = dest
         self._channel = channel
         self._receives = receives
-        self._backlog: deque[tuple[Array, Future[None]]] = deque()
+        self._backlog: deque[tuple[Array, Callable[[], None]]] = deque()
         self._outstanding = 0
+        self._pumping = False
         self._error: BaseException | None = None
         self._moved = Signal(("chunks to be sent to rank", dest))
 
-    def put(self, chunk: Array) -> Future[None]:
-        """Sends a chunk after those before it; done when its memory may change."""
-        sent: Future[None] = Future(("a chunk to be sent to rank", self._dest))
-        self._backlog.append((chunk, sent))
+    def put(self, chunk: Array, then: Callable[[], None] = _nothing) -> None:
+        """Sends a chunk after those before it, and calls `then()` when its memory may change, or the send has failed."""
+        self._backlog.append((chunk, then))
         self._pump()
-        return sent
 
     async def drained(self) -> None:
         """Waits until everything is sent.
@@ -105,32 +108,39 @@ class SendQueue:
             raise self._error
 
     def _pump(self) -> None:
-        while self._backlog and self._outstanding < WINDOW and self._error is None:
-            chunk, sent = self._backlog.popleft()
+        if self._pumping:  # by a send that was done at once: the loop below goes on
+            return
+        self._pumping = True
+        while self._backlog and self._outstanding < WINDOW:
+            chunk, then = self._backlog.popleft()
             self._outstanding += 1
             try:
                 future = self._endpoint.send(self._dest, self._channel, chunk)
             except TransportError as error:
-                self._fail(error, sent)
+                self._fail(error, then)
             else:
-                future.add_callback(partial(self._finish, sent))
+                future.add_callback(partial(self._finish, then))
+        self._pumping = False
 
-    def _finish(self, sent: Future[None], future: Future[None]) -> None:
+    def _finish(self, then: Callable[[], None], future: Future[None]) -> None:
         error = future.error()
         if error is not None:
-            self._fail(error, sent)
+            self._fail(error, then)
             return
         self._outstanding -= 1
-        sent.set_result(None)
-        self._pump()
-        self._moved.set()
+        then()
+        if self._backlog:
+            self._pump()
+        elif not self._outstanding:
+            self._moved.set()
 
-    def _fail(self, error: BaseException, sent: Future[None]) -> None:
+    def _fail(self, error: BaseException, then: Callable[[], None]) -> None:
         self._error = error
-        if self._receives is not None:
-            self._receives.abort(error)
-        for future in (sent, *(waiting for _, waiting in self._backlog)):
-            future.set_error(error)
+        self._receives.abort(error)
+        waiting = [then, *(one for _, one in self._backlog)]
+        self._backlog.clear()
+        for one in waiting:
+            one()
         self._moved.set()
 
 

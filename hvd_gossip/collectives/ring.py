@@ -140,11 +140,12 @@ class _RingAllreduce:
                 continue
             view = self._source.view(start, stop)
             if view is not None:
-                self._own_sent[lane] = self._sends.put(view)
+                self._own_sent[lane] = Future(("the own chunk of lane", lane, "to be sent"))
+                self._sends.put(view, partial(self._own_sent[lane].set_result, None))
             else:
                 buffer = await self._first_pool.take()
                 chunk = self._source.read(start, stop, buffer)
-                self._sends.put(chunk).add_callback(partial(_give_back, self._first_pool, buffer))
+                self._sends.put(chunk, partial(self._first_pool.give, buffer))
 
     async def _post(self, step: int, lane: int) -> None:
         reduces = step < self._size - 1
@@ -228,10 +229,7 @@ class _RingAllreduce:
 
     def _forward(self, chunk: Array, buffer: Array | None) -> None:
         """Sends a chunk on; a buffer that it lies in is free afterwards."""
-        sent = self._sends.put(chunk)
-        if buffer is not None:
-            sent.add_callback(partial(_give_back, self._pool, buffer))
-
-
-def _give_back(pool: ChunkPool, buffer: Array, _: Future[None]) -> None:
-    pool.give(buffer)
+        if buffer is None:
+            self._sends.put(chunk)
+        else:
+            self._sends.put(chunk, partial(self._pool.give, buffer))

@@ -40,10 +40,9 @@ def test_every_rank_gets_the_roots_array(data: st.DataObject, size: int, length:
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 13, 64])
 def test_neighbours_make_one_tree(size: int, chain: bool) -> None:
     parents = {position: neighbours(position, size, chain)[0] for position in range(size)}
-    assert parents[0] is None
+    assert parents[0] == 0
     for position in range(1, size):
         parent = parents[position]
-        assert parent is not None
         assert parent < position
         assert position in neighbours(parent, size, chain)[1]
     edges = [child for position in range(size) for child in neighbours(position, size, chain)[1]]
