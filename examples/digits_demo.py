@@ -58,7 +58,7 @@ def build_model() -> nn.Module:
 
 def build_sampler(data: TensorDataset, args: argparse.Namespace) -> Any:
     if args.share_work:  # not in Horovod: fast workers take more of an epoch's images than slow ones
-        return hvd.WorkSharingSampler(data, seed=args.seed)
+        return hvd.WorkSharingSampler(data, seed=args.seed, block=args.batch_size)
     return DistributedSampler(data, num_replicas=hvd.size(), rank=hvd.rank(), seed=args.seed)
 
 
