@@ -148,7 +148,9 @@ class Request:
         if array is None or isinstance(array, np.generic):
             raise self._error(f"an array is needed, not {array!r}")
         if not array.flags.c_contiguous:
-            raise self._error(f"the array must be C-contiguous, not one of shape {array.shape}, strides {array.strides}")
+            raise self._error(
+                f"the array must be C-contiguous, not one of shape {array.shape}, strides {array.strides}"
+            )
         dtype = self._check_dtype(array.dtype)
         if array.dtype != dtype:
             self.array = array.view(dtype)

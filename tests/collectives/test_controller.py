@@ -161,9 +161,10 @@ def test_trace_shows_negotiation_then_transfer() -> None:
     spans: list[tuple[str, str, float, float]] = []
     cluster = Cluster(2, eager_bytes=0, trace=lambda *span: spans.append(span))
     cluster.run(lambda rank, collectives: collectives.submit(Request("x", "allreduce", np.zeros(9))))
-    assert sorted((name, activity) for name, activity, _, _ in spans) == [("x", "ALLREDUCE")] * 2 + [
-        ("x", "NEGOTIATE_ALLREDUCE")
-    ] * 2
+    assert (
+        sorted((name, activity) for name, activity, _, _ in spans)
+        == [("x", "ALLREDUCE")] * 2 + [("x", "NEGOTIATE_ALLREDUCE")] * 2
+    )
     assert all(start <= end for _, _, start, end in spans)
 
 

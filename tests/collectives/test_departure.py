@@ -104,7 +104,9 @@ def test_leaving_without_submitting_fails_the_others(
     for rank in set(range(size)) - quitters:
         assert isinstance(results[rank], str)
         assert results[rank].startswith("allreduce 'x' cannot be done: rank")
-        named = [int(word.strip(",")) for word in results[rank].split(":")[1].split(" ha")[0].replace("-", " ").split()[1:]]
+        named = [
+            int(word.strip(",")) for word in results[rank].split(":")[1].split(" ha")[0].replace("-", " ").split()[1:]
+        ]
         assert set(named) & quitters
 
 
@@ -165,7 +167,8 @@ def test_the_coordinators_role_is_handed_on_and_on() -> None:
                 break
             names = [f"tensor {i}" for i in range(4)]
             results = await all_of(
-                collectives.submit(Request(name, "allreduce", np.full(5, rank), Average, live_only=True)) for name in names
+                collectives.submit(Request(name, "allreduce", np.full(5, rank), Average, live_only=True))
+                for name in names
             )
             assert all((result.output == sum(result.ranks) // len(result.ranks)).all() for result in results)
             seen.append(results[0].ranks)

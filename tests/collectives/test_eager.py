@@ -70,7 +70,9 @@ def test_barrier() -> None:
     assert compute(Request("x", "barrier").signature(), submissions([Request("x", "barrier")] * 3)) == (b"", ())
 
 
-@pytest.mark.parametrize(("kind", "largest"), [("allreduce", 1024 // 4), ("broadcast", 1024 // 4), ("allgather", 1024 // 16)])
+@pytest.mark.parametrize(
+    ("kind", "largest"), [("allreduce", 1024 // 4), ("broadcast", 1024 // 4), ("allgather", 1024 // 16)]
+)
 def test_only_small_payloads(kind: str, largest: int) -> None:
     def payload(length: int) -> Any:
         return payload_of(Request("x", kind, np.zeros(length, np.uint8)), 0, 4, eager_bytes=1024)

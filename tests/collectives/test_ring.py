@@ -63,7 +63,9 @@ def test_matches_numpy_on_all_ranks_alike(
     dtype, op = reduction
     if dtype.kind == "b" and op is Average:
         op = Sum
-    sources = [[values(dtype, length, seed + 10 * rank + i) for i, length in enumerate(lengths)] for rank in range(size)]
+    sources = [
+        [values(dtype, length, seed + 10 * rank + i) for i, length in enumerate(lengths)] for rank in range(size)
+    ]
     copies = [[array.copy() for array in arrays] for arrays in sources]
     results = run_ring(adversarial_world(size, seed), sources, op, in_place=in_place)
     for index in range(len(lengths)):

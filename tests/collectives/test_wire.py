@@ -47,7 +47,9 @@ def test_signature(signature: Signature) -> None:
     assert wire.decode_signature(wire.encode_signature(signature)) == signature
 
 
-@given(st.lists(st.builds(wire.Submission, words | signatures, st.integers(0, 2**40), st.none() | st.binary(max_size=9))))
+@given(
+    st.lists(st.builds(wire.Submission, words | signatures, st.integers(0, 2**40), st.none() | st.binary(max_size=9)))
+)
 def test_requests(submissions: list[wire.Submission]) -> None:
     data = wire.encode_requests(submissions)
     assert wire.message_type(data) == wire.REQUESTS
