@@ -33,10 +33,7 @@ from hvd_gossip.setting import (
 )
 
 PREFIX = "HVD_GOSSIP_"
-INTERNAL_VARIABLES = {
-    "HVD_GOSSIP_RUN_DIR": "directory that the launcher shares with its workers, for their exit notes",
-}
-"""Variables that parts of the package set for each other: no settings, and not to be warned of."""
+"""Of the settings' own variables. What the package's parts tell each other begins with an underscore instead."""
 
 ALGORITHM, MIXING, TRANSPORT = "Algorithm", "Mixing", "Transport and engine"
 HOROVOD, OBSERVE, LAUNCHER = "Collectives (Horovod's own variables)", "Observation", "Launcher only"
@@ -328,7 +325,7 @@ def _read_overrides(overrides: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _warn_of_unknown(environ: Mapping[str, str]) -> None:
-    known = {setting.environment for setting in SETTINGS.values()} | set(INTERNAL_VARIABLES)
+    known = {setting.environment for setting in SETTINGS.values()}
     for variable in sorted(set(environ) - known - _warned):
         if variable.startswith(PREFIX):
             _warned.add(variable)
