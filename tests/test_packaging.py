@@ -88,6 +88,8 @@ def test_metadata(metadata: Message) -> None:
     assert (metadata["Name"], metadata["Version"]) == ("hvd-gossip", __version__)
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text().strip()
     extras = {"torch", "tensorflow", "cuda12", "cuda13", "mpi", "plots", "demo", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     required = metadata.get_all("Requires-Dist") or []
