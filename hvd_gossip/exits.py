@@ -2,14 +2,18 @@
 
 A worker that finishes departs: it says so to its peers, answers what they still ask, and leaves. A worker whose script raised
 cannot do that job any more, and MPI cannot end a job of which one process is missing: it aborts the job, after its traceback.
+Under hvd-gossip-run it just exits: the launcher ends the others, and says which rank it was (some MPIs abort too fast for that).
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
+
+from hvd_gossip.launch.agent.options import AGENT_PID
 
 _installed = False
 _raised: list[BaseException] = []
@@ -33,7 +37,10 @@ def install(leave: Callable[[], None], abort: Callable[[int], None]) -> None:
             return
         sys.stdout.flush()
         sys.stderr.flush()
-        abort(130 if isinstance(_raised[0], KeyboardInterrupt) else 1)
+        code = 130 if isinstance(_raised[0], KeyboardInterrupt) else 1
+        if os.environ.get(AGENT_PID) == str(os.getppid()):
+            os._exit(code)
+        abort(code)
 
     sys.excepthook = note
     atexit.register(at_exit)

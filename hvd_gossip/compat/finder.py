@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, spec_from_loader
@@ -43,12 +43,13 @@ class HorovodFinder(MetaPathFinder):
         """
         if fullname.partition(".")[0] != "horovod":
             return None
-        found = PathFinder.find_spec(fullname, [self._shadow] if path is None else path)
+        framework = ".".join(fullname.split(".")[:2])
+        if framework not in FRAMEWORKS:
+            found = PathFinder.find_spec(fullname, [self._shadow] if path is None else path)
+        else:
+            found = _alias(fullname, framework)
         if found is not None:
             return found
-        for ours in _candidates(fullname):
-            if find_spec(ours) is not None:
-                return spec_from_loader(fullname, _Alias(ours))
         raise ModuleNotFoundError(_missing(fullname, path), name=fullname)
 
 
@@ -67,14 +68,14 @@ class _Alias(Loader):
         module.__spec__ = self._own_spec  # the import system has just put the alias's there
 
 
-def _candidates(fullname: str) -> Iterator[str]:
-    """Our modules that may answer, the best first."""
-    framework = ".".join(fullname.split(".")[:2])
-    if framework in FRAMEWORKS:
-        ours = FRAMEWORKS[framework] + fullname.removeprefix(framework)
-        yield ours
-        if fullname.removeprefix(framework + ".") in PARTS_OF_FRAMEWORK:
-            yield FRAMEWORKS[framework]
+def _alias(fullname: str, framework: str) -> ModuleSpec | None:
+    """Where our module of this name is; never a search of its folder, which would load a second copy of it."""
+    ours = FRAMEWORKS[framework] + fullname.removeprefix(framework)
+    if find_spec(ours) is not None:
+        return spec_from_loader(fullname, _Alias(ours))
+    if fullname.removeprefix(framework + ".") in PARTS_OF_FRAMEWORK:
+        return spec_from_loader(fullname, _Alias(FRAMEWORKS[framework]))
+    return None
 
 
 def _missing(fullname: str, path: Sequence[str] | None) -> str:

@@ -14,7 +14,7 @@ import psutil
 from hvd_gossip.errors import ConfigError
 
 _HOST = re.compile(r"(?P<name>[\w.-]+)(:(?P<slots>\d+))?")
-_LINE = re.compile(r"(?P<name>[\w.-]+)(:|\s+slots\s*=\s*|$)(?P<slots>\d+)?")
+_LINE = re.compile(r"(?P<name>[\w.-]+)((:|\s+slots\s*=\s*)(?P<slots>\d+))?")
 
 
 @dataclass(frozen=True)

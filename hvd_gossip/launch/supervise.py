@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -124,7 +125,7 @@ class Supervisor:
             [
                 (partial(self._deliver, number, process, agents), self._patience.stop),
                 (partial(agents.signal, signal.SIGKILL), self._patience.kill),
-                (process.kill, self._patience.kill),
+                (partial(_kill_session, process), self._patience.kill),
             ]
         )
 
@@ -151,7 +152,7 @@ class Supervisor:
 
     def _leave_nothing(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
         if process.poll() is None:
-            process.kill()
+            _kill_session(process)
         process.wait()
         agents.hang_up()
         if not agents.wait_gone(self._patience.kill):
@@ -174,3 +175,9 @@ class Supervisor:
         finally:
             for number, handler in zip(wanted, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _kill_session(process: subprocess.Popen[bytes]) -> None:
+    """Kills the MPI launcher with its helpers; those that MPI put into sessions of their own end with their agents."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

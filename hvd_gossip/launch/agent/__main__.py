@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from hvd_gossip.launch.agent import child
     from hvd_gossip.launch.agent.channel import Channel
-    from hvd_gossip.launch.agent.options import VARIABLE, Options
+    from hvd_gossip.launch.agent.options import AGENT_PID, VARIABLE, Options
     from hvd_gossip.launch.agent.relay import Relay, Stream
 else:  # run by its path: the folder is on sys.path, the package is not
     import child
     from channel import Channel
-    from options import VARIABLE, Options
+    from options import AGENT_PID, VARIABLE, Options
     from relay import Relay, Stream
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
@@ -53,7 +53,8 @@ class Agent:
     def _start(self, command: list[str]) -> tuple[subprocess.Popen[bytes], Relay]:
         outputs = [child.open_output(terminal, self._options.terminal_size) for terminal in self._options.terminals]
         (stdout, stdout_end), (stderr, stderr_end) = outputs
-        process = child.start(command, os.environ, stdout_end, stderr_end, self._mask)
+        environ = {**os.environ, AGENT_PID: str(os.getpid())}
+        process = child.start(command, environ, stdout_end, stderr_end, self._mask)
         os.close(stdout_end)
         os.close(stderr_end)
         return process, Relay([Stream(1, stdout), Stream(2, stderr)])

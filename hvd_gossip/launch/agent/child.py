@@ -17,7 +17,8 @@ from typing import NoReturn
 
 ORPHANED = signal.SIGURG
 """Tells the agent that whoever started it is gone; of no effect on anybody who does not ask for it."""
-FORWARDED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
+_ENDING = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
+FORWARDED = {*_ENDING, signal.SIGUSR1, signal.SIGUSR2}
 _WATCHED = {*FORWARDED, signal.SIGCHLD, ORPHANED}
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as shells have it
 _PR_SET_PDEATHSIG = 1

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 VARIABLE = "_HVD_GOSSIP_AGENT"
 """Environment variable that carries the options; the rank's command does not see it."""
+AGENT_PID = "_HVD_GOSSIP_AGENT_PID"
+"""Environment variable of a rank's command: its parent, if that is an agent, sees how it ends and tells the launcher."""
 
 
 @dataclass(frozen=True)

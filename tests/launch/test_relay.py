@@ -1,0 +1,154 @@
+"""The way of a command's output: complete, in lines, at once where it is a progress bar, with its end remembered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvd_gossip.launch.agent import child, relay
+from hvd_gossip.launch.agent.relay import LINE_LIMIT, TAIL_LINES, Relay, Stream, Tail
+
+
+def tail(*pieces: bytes, lines: int = TAIL_LINES) -> list[str]:
+    kept = Tail(lines)
+    for piece in pieces:
+        kept.feed(1, piece)
+    return kept.lines()
+
+
+def test_the_last_lines_are_kept() -> None:
+    assert tail(*(b"%d\n" % i for i in range(30))) == [str(i) for i in range(10, 30)]
+    assert tail(b"a\nb\nc\nd", lines=2) == ["c", "d"]
+
+
+def test_a_line_may_come_in_pieces_and_have_no_end() -> None:
+    assert tail(b"be", b"gin", b"ning\nen", b"d") == ["beginning", "end"]
+
+
+def test_of_a_progress_bar_the_last_state_is_kept() -> None:
+    assert tail(b"\r 10%", b"\r 20%", b"\r100%\ndone\r\n") == ["100%", "done"]
+    assert tail(b"1/3\r2/3\r") == ["2/3"]
+
+
+def test_both_streams_keep_their_own_lines() -> None:
+    kept = Tail()
+    kept.feed(1, b"out ")
+    kept.feed(2, b"error\n")
+    kept.feed(1, b"put\n")
+    assert kept.lines() == ["error", "out put"]
+
+
+def test_bytes_that_are_no_text_and_lines_without_end_are_bounded() -> None:
+    assert tail(b"\xff\xfe\n") == ["\ufffd\ufffd"]
+    assert all(len(line) <= LINE_LIMIT for line in tail(b"x" * 10**6, b"y" * 10**6 + b"\n" + b"z" * 10**6))
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_nothing_that_is_sent_is_lost_or_reordered(pieces: list[bytes]) -> None:
+    reader, writer = os.pipe()
+    stream = Stream(writer, -1)
+    for piece in pieces:
+        stream.send(piece)
+    stream.flush()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as read:
+        assert read.read() == b"".join(pieces)
+
+
+@pytest.fixture
+def sent() -> Iterator[tuple[Stream, int]]:
+    """A stream, and where to read what it passed on, without waiting."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    yield Stream(writer, -1), reader
+    os.close(reader)
+    os.close(writer)
+
+
+def received(reader: int) -> bytes:
+    try:
+        return os.read(reader, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+def test_the_start_of_a_line_waits_for_its_end(sent: tuple[Stream, int]) -> None:
+    stream, reader = sent
+    stream.send(b"one\ntw")
+    assert received(reader) == b"one\n"
+    stream.send(b"o\n")
+    assert received(reader) == b"two\n"
+    stream.send(b"prompt: ")
+    assert received(reader) == b""
+    stream.flush()
+    assert received(reader) == b"prompt: "
+
+
+def test_a_progress_bar_does_not_wait(sent: tuple[Stream, int]) -> None:
+    stream, reader = sent
+    for piece in (b"\r 10%", b"\r 20%", b" slow", b"\r100%"):
+        stream.send(piece)
+        assert received(reader) == piece
+    stream.send(b"\nnext")
+    assert received(reader) == b"\n"
+
+
+def test_a_reader_that_is_gone_does_not_stop_the_command() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    Stream(writer, -1).send(b"line\n")
+    os.close(writer)
+
+
+def relayed(terminal: bool) -> tuple[Relay, int, int]:
+    """A running relay, the command's end of its one stream, and where the copy arrives."""
+    source, command_end = child.open_output(terminal, (24, 80))
+    reader, writer = os.pipe()
+    copying = Relay([Stream(writer, source)])
+    copying.start()
+    return copying, command_end, reader
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_all_that_was_written_arrives_before_finish_returns(terminal: bool) -> None:
+    copying, command_end, reader = relayed(terminal)
+    lines = b"".join(b"line %d\n" % i for i in range(3000))
+    os.write(command_end, lines[:1000])
+    os.write(command_end, lines[1000:4000])
+    os.close(command_end)
+    copying.finish()
+    os.set_blocking(reader, False)
+    assert received(reader) == lines[:4000]
+    assert not copying.is_alive()
+
+
+def test_a_child_that_keeps_the_output_open_does_not_keep_the_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "DRAIN_S", 0.1)
+    copying, command_end, reader = relayed(terminal=False)
+    os.write(command_end, b"last words")
+    copying.finish()  # with the command's end still open
+    assert os.read(reader, 100) == b"last words"
+    assert copying.tail.lines() == ["last words"]
+    os.close(command_end)
+
+
+def test_a_held_line_is_passed_on_after_a_moment() -> None:
+    copying, command_end, reader = relayed(terminal=False)
+    os.write(command_end, b"no end")
+    assert os.read(reader, 100) == b"no end"  # blocks until it comes
+    os.close(command_end)
+    copying.finish()
+
+
+def test_a_terminal_has_the_size_asked_for_and_changes_nothing() -> None:
+    reader, writer = child.open_output(True, (30, 99))
+    assert os.isatty(writer)
+    assert os.get_terminal_size(writer) == os.terminal_size((99, 30))
+    os.write(writer, b"a\nb\r\n")
+    assert os.read(reader, 100) == b"a\nb\r\n"
+    os.close(reader)
+    os.close(writer)
