@@ -176,7 +176,7 @@ class Worker:
         await self.algorithm.depart()
         self.algorithm.settle()
         if simulation.averages_exactly:
-            await self.collectives.depart()
+            await self.collectives.depart(simulation.settings.wait_timeout)
         self.departed_at = self.endpoint.now()
 
     async def _step(self, gradient: Vector) -> None:

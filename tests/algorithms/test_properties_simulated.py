@@ -1,0 +1,390 @@
+"""The invariants of the design over random topologies, delays, reorderings, speeds and departures."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Still, simulate
+from hvd_gossip.simulate_problems import Vector
+from hvd_gossip.topology import make_topology
+from hvd_gossip.transport.simulated_links import Distribution, Links, exponential, lognormal
+from tests.algorithms.worlds import (
+    SEEDS,
+    SIZES,
+    STRAGGLER,
+    VARIANTS,
+    Drift,
+    Scene,
+    departures,
+    random_directed_rounds,
+    random_graph,
+    scenes,
+    topology_for,
+    within,
+)
+
+RATE = 0.1
+STEPS = 8
+variants = pytest.mark.parametrize(("algorithm", "order"), VARIANTS, ids=["-".join(variant) for variant in VARIANTS])
+some = settings(max_examples=settings().max_examples // 3)
+few = settings(max_examples=settings().max_examples // 5)
+very_few = settings(max_examples=settings().max_examples // 10)
+
+
+# Mass
+
+
+@variants
+@few
+@given(
+    scene=scenes(),
+    leaving=departures(STEPS),
+    period=st.integers(1, 3),
+    wire=st.sampled_from(["parameter", "float16", "bfloat16"]),
+    dtype=st.sampled_from([np.float64, np.float32]),
+)
+def test_mass_changes_by_the_updates_alone(
+    algorithm: str, order: str, scene: Scene, leaving: dict[int, int], period: int, wire: str, dtype: Any
+) -> None:
+    problem = Drift(scene.size, dtype=dtype, seed=scene.seed)
+    simulation = scene.simulation(
+        algorithm,
+        problem,
+        topology=topology_for(algorithm, scene.size, scene.seed),
+        mixing_order=order,
+        mixing_period=period,
+        wire_dtype=wire,
+    )
+    report = simulation.run(steps=STEPS, departures=within(leaving, scene.size))
+    total, weight = simulation.mass()
+    tolerance = scene.size * STEPS * 50 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(total, problem.sum_after(report.steps, RATE), rtol=0, atol=tolerance)
+    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
+
+
+# Consensus
+
+
+@pytest.mark.parametrize("algorithm", ["dpsgd", "sgp"])
+@few
+@given(scene=scenes(slowest=3.0), steps=st.integers(1, 12))
+def test_distance_contracts_at_the_spectral_gap_s_rate(algorithm: str, scene: Scene, steps: int) -> None:
+    """Exactly so from the slowest eigenvector of a symmetric W."""
+    graph = random_graph(scene.size, scene.seed)
+    topology = make_topology(graph, scene.size)
+    values, vectors = np.linalg.eigh(topology.matrix())
+    slowest = vectors[:, np.argsort(-np.abs(values))[1]]
+    start = np.stack([slowest, np.full(scene.size, 3.0)], axis=1)
+    report = scene.simulation(algorithm, Still(start), topology=graph).run(steps=steps)
+    before = math.sqrt(np.mean(slowest**2))
+    after = before * (1 - topology.spectral_gap()) ** steps
+    assert report.consensus_distance == pytest.approx(after, rel=1e-9, abs=1e-12)
+
+
+@few
+@given(
+    scene=scenes(sizes=st.integers(2, 20), slowest=3.0),
+    steps=st.integers(1, 20),
+    name=st.sampled_from(["ring", "torus", "complete"]),
+)
+def test_distance_never_exceeds_the_spectral_gap_s_bound(scene: Scene, steps: int, name: str) -> None:
+    start = np.random.default_rng(scene.seed).standard_normal((scene.size, 3))
+    report = scene.simulation("dpsgd", Still(start), topology=name).run(steps=steps)
+    before = math.sqrt(np.square(start - start.mean(axis=0)).sum(axis=1).mean())
+    bound = before * (1 - make_topology(name, scene.size).spectral_gap()) ** steps
+    assert report.consensus_distance <= bound * (1 + 1e-9) + 1e-12
+
+
+@very_few
+@given(size=st.integers(2, 24), seed=SEEDS, delay=st.sampled_from([0.0, exponential(1e-3), exponential(0.03)]))
+def test_adpsgd_comes_to_consensus(size: int, seed: int, delay: Distribution) -> None:
+    """Each average of a random pair halves what keeps the pair apart; steps are enough for many exchanges of each."""
+    start = np.random.default_rng(seed).standard_normal((size, 3))
+    links, compute = Links(delay=delay), ComputeModel(0.05, lognormal(1.0, 0.2), seed=seed)
+    report = simulate("adpsgd", Still(start), size=size, steps=150, links=links, compute=compute, seed=seed)
+    assert report.consensus_distance < 1e-3
+    np.testing.assert_allclose(report.mean, start.mean(axis=0), rtol=0, atol=1e-12)
+
+
+@few
+@given(size=SIZES, seed=SEEDS, order=st.sampled_from(["overlap", "sequential"]), data=st.data())
+def test_sgp_reaches_the_true_mean_on_directed_time_varying_graphs(
+    size: int, seed: int, order: str, data: st.DataObject
+) -> None:
+    rounds = random_directed_rounds(size, seed)
+    start = np.random.default_rng(seed).standard_normal((size, 3))
+    steps = data.draw(st.integers(1, 40))
+    x, w = start.copy(), np.ones((size, 1))
+    for step in range(steps):
+        x, w = rounds[step % len(rounds)] @ x, rounds[step % len(rounds)] @ w
+    scene = data.draw(scenes(st.just(size), slowest=3.0))
+    report = scene.simulation("sgp", Still(start), topology=rounds, mixing_order=order).run(steps=steps)
+    np.testing.assert_allclose(report.parameters, x / w, rtol=0, atol=1e-10)
+    assert report.consensus_distance <= np.abs(x / w - start.mean(axis=0)).max() * 3 * math.sqrt(size) + 1e-10
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_sgp_s_limit_is_the_mean_although_the_matrices_are_not_doubly_stochastic(size: int) -> None:
+    rounds = random_directed_rounds(size, size)
+    assert max(np.abs(matrix.sum(axis=1) - 1).max() for matrix in rounds) > 0.2
+    start = np.random.default_rng(0).standard_normal((size, 3))
+    report = simulate("sgp", Still(start), size=size, topology=rounds, steps=500)
+    np.testing.assert_allclose(report.parameters, np.tile(start.mean(axis=0), (size, 1)), rtol=0, atol=1e-10)
+
+
+# Equivalence
+
+
+def recurrence(problem: LeastSquares, matrix: Vector, steps: int, order: str) -> Vector:
+    """D-PSGD as the paper writes it."""
+    x, rng = np.zeros((len(matrix), problem.inputs.shape[2])), np.random.default_rng(0)
+    for step in range(steps):
+        updates = np.stack([-RATE * problem.gradient(rank, x[rank], rng) for rank in range(len(x))])
+        mixing = matrix if step or order == "sequential" else np.eye(len(matrix))
+        x = mixing @ (x + updates) if order == "sequential" else mixing @ x + updates
+    return x if order == "sequential" else matrix @ x
+
+
+@pytest.mark.parametrize("order", ["overlap", "sequential"])
+@few
+@given(scene=scenes())
+def test_dpsgd_is_the_paper_s_recurrence_whatever_the_timing(order: str, scene: Scene) -> None:
+    problem = LeastSquares(scene.size, skew=1.0, seed=scene.seed)
+    graph = random_graph(scene.size, scene.seed)
+    report = scene.simulation("dpsgd", problem, topology=graph, mixing_order=order).run(steps=STEPS)
+    expected = recurrence(problem, make_topology(graph, scene.size).matrix(), STEPS, order)
+    np.testing.assert_allclose(report.parameters, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("algorithm", "order"), [variant for variant in VARIANTS if variant[0] != "adpsgd"])
+@very_few
+@given(scene=scenes())
+def test_a_synchronous_result_does_not_depend_on_timing_to_the_last_bit(
+    algorithm: str, order: str, scene: Scene
+) -> None:
+    problem = LeastSquares(scene.size, skew=1.0, seed=scene.seed)
+    topology = topology_for(algorithm, scene.size, scene.seed)
+    calm = Scene(scene.size, scene.seed, ComputeModel(), Links())
+    results = [
+        where.simulation(algorithm, problem, topology=topology, mixing_order=order).run(steps=STEPS).parameters
+        for where in (scene, calm)
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+@very_few
+@given(scene=scenes(sizes=st.integers(2, 12)))
+def test_dpsgd_on_the_complete_graph_is_centralized_sgd(scene: Scene) -> None:
+    problem = LeastSquares(scene.size, skew=1.0, seed=scene.seed)
+    gossip = scene.simulation("dpsgd", problem, topology="complete", mixing_order="sequential").run(steps=STEPS)
+    central = scene.simulation("allreduce", problem).run(steps=STEPS)
+    np.testing.assert_allclose(gossip.parameters, central.parameters, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("algorithm", "order"), [*VARIANTS, ("allreduce", "overlap")])
+@very_few
+@given(scene=scenes(sizes=st.just(1)))
+def test_one_worker_is_the_plain_optimizer_exactly(algorithm: str, order: str, scene: Scene) -> None:
+    problem = LeastSquares(1, batch=3, dtype=np.float32, seed=scene.seed)
+    report = scene.simulation(algorithm, problem, mixing_order=order).run(steps=STEPS)
+    x, rng = problem.initial(0), np.random.default_rng((scene.seed, 0, 1))
+    for _ in range(STEPS):
+        x -= RATE * problem.gradient(0, x, rng)
+    np.testing.assert_array_equal(report.parameters[0], x)
+
+
+# Progress and departures
+
+
+@some
+@given(scene=scenes(), leaving=departures(STEPS), topology=st.sampled_from(["complete", "ring", "star", "random"]))
+def test_adpsgd_never_waits_and_never_deadlocks(scene: Scene, leaving: dict[int, int], topology: str) -> None:
+    spec = random_graph(scene.size, scene.seed) if topology == "random" else topology
+    leaving = within(leaving, scene.size)
+    simulation = scene.simulation("adpsgd", LeastSquares(scene.size), topology=spec)
+    report = simulation.run(steps=STEPS, departures=leaving)
+    assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
+    assert np.all(report.waited == 0)
+
+
+@pytest.mark.parametrize("straggler", [0, 1])
+def test_adpsgd_s_workers_leave_without_the_straggler(straggler: int) -> None:
+    """Whether it initiates or responds."""
+    compute = ComputeModel(0.05, lognormal(1.0, 0.1), slow={straggler: STRAGGLER})
+    report = simulate("adpsgd", LeastSquares(8), size=8, steps=20, compute=compute)
+    fast = np.arange(8) != straggler
+    assert report.departed_at[fast].max() < 1.5 < 1000 < report.departed_at[straggler]
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("rank", range(3))
+def test_adpsgd_bears_a_departure_at_any_moment_of_a_short_run(rank: int, step: int) -> None:
+    for seed in range(20):
+        options: dict[str, Any] = {
+            "links": Links(delay=exponential(0.05)),
+            "compute": ComputeModel(0.05, exponential(1.0), seed=seed),
+            "seed": seed,
+        }
+        report = simulate("adpsgd", LeastSquares(3), size=3, steps=3, departures={rank: step}, **options)
+        assert report.steps.sum() == 6 + min(step, 3)
+
+
+@variants
+@few
+@given(scene=scenes(), leaving=departures(STEPS), exact=st.sampled_from([0, 3]))
+def test_departures_leave_nobody_waiting(
+    algorithm: str, order: str, scene: Scene, leaving: dict[int, int], exact: int
+) -> None:
+    leaving = within(leaving, scene.size)
+    options = {"mixing_order": order, "global_average_every": 0 if algorithm == "adpsgd" else exact}
+    topology = topology_for(algorithm, scene.size, scene.seed)
+    simulation = scene.simulation(algorithm, LeastSquares(scene.size), topology=topology, **options)
+    report = simulation.run(steps=STEPS, departures=leaving)
+    assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
+    assert np.all(np.isfinite(report.parameters))
+
+
+@pytest.mark.parametrize("algorithm", ["allreduce", "dpsgd", "adpsgd", "sgp"])
+@few
+@given(scene=scenes(sizes=st.integers(2, 16)), leaving=departures(STEPS))
+def test_allreduce_and_consensus_go_on_without_the_departed(
+    algorithm: str, scene: Scene, leaving: dict[int, int]
+) -> None:
+    leaving = within(leaving, scene.size)
+    every = 0 if algorithm == "allreduce" else 2
+    simulation = scene.simulation(algorithm, LeastSquares(scene.size), consensus_every=every)
+    report = simulation.run(steps=STEPS, departures=leaving)
+    assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
+
+
+@pytest.mark.parametrize("algorithm", ["dpsgd", "adpsgd", "sgp"])
+@very_few
+@given(scene=scenes(sizes=st.integers(2, 16), slowest=10.0))
+def test_consensus_is_the_mean_and_moves_no_mass(algorithm: str, scene: Scene) -> None:
+    problem = Drift(scene.size, seed=scene.seed)
+    topology = topology_for(algorithm, scene.size, scene.seed)
+    simulation = scene.simulation(algorithm, problem, topology=topology, consensus_every=3)
+    report = simulation.run(steps=7)
+    for meeting, steps in enumerate((3, 6)):
+        mean = problem.sum_after(np.full(scene.size, steps), RATE) / scene.size
+        for rank in range(scene.size):
+            np.testing.assert_allclose(report.consensus[rank][meeting], mean, rtol=0, atol=1e-12)
+    total, weight = simulation.mass()
+    np.testing.assert_allclose(total, problem.sum_after(report.steps, RATE), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
+
+
+# Poison
+
+
+class Poisonous(Drift):
+    """One rank's gradient stops being finite at its third step."""
+
+    def __init__(self, size: int, rank: int, value: float, **options: Any) -> None:
+        super().__init__(size, **options)
+        self.rank, self.value, self.taken = rank, value, 0
+
+    def gradient(self, rank: int, x: Vector, rng: np.random.Generator) -> Vector:
+        gradient = super().gradient(rank, x, rng)
+        if rank == self.rank:
+            self.taken += 1
+            if self.taken == 3:
+                gradient = gradient.copy()
+                gradient[1] = self.value
+        return gradient
+
+
+@variants
+@few
+@given(
+    scene=scenes(slowest=3.0),
+    victim=st.integers(0, 63),
+    value=st.sampled_from([math.nan, math.inf, -math.inf]),
+    wire=st.sampled_from(["parameter", "bfloat16"]),
+)
+def test_a_poisoned_replica_poisons_nobody(
+    algorithm: str, order: str, scene: Scene, victim: int, value: float, wire: str
+) -> None:
+    victim %= scene.size
+    problem = Poisonous(scene.size, victim, value, seed=scene.seed)
+    topology = topology_for(algorithm, scene.size, scene.seed)
+    simulation = scene.simulation(algorithm, problem, topology=topology, mixing_order=order, wire_dtype=wire)
+    with np.errstate(invalid="ignore"):
+        report = simulation.run(steps=STEPS)
+    healthy = np.arange(scene.size) != victim
+    assert np.all(np.isfinite(report.parameters[healthy]))
+    assert not np.isfinite(report.parameters[victim, 1])
+    if algorithm != "adpsgd":  # whose victim may meet nobody in the few steps that are left
+        assert sum(counters.poisoned for counters in report.counters) > 0
+
+
+def test_both_ends_of_a_pair_count_a_poisoned_chunk() -> None:
+    problem = Poisonous(2, 0, math.nan)
+    with np.errstate(invalid="ignore"):
+        report = simulate("adpsgd", problem, size=2, steps=30, chunk_bytes=16)
+    counts = [counters.poisoned for counters in report.counters]
+    assert min(counts) > 10
+    assert np.all(np.isfinite(report.parameters[1]))
+    assert np.isnan(report.parameters[0]).sum() == 1
+
+
+@variants
+@few
+@given(scene=scenes(slowest=3.0))
+def test_what_overflows_on_a_narrow_wire_is_refused_and_kept(algorithm: str, order: str, scene: Scene) -> None:
+    """A value beyond float16's range is fine where it is stored; it cannot travel, and no mass is lost."""
+    values = np.random.default_rng(scene.seed).standard_normal((scene.size, 5))
+    values[scene.size // 2, 0] = 1e6
+    topology = topology_for(algorithm, scene.size, scene.seed)
+    simulation = scene.simulation(algorithm, Still(values), topology=topology, mixing_order=order, wire_dtype="float16")
+    simulation.run(steps=STEPS)
+    total, weight = simulation.mass()
+    np.testing.assert_allclose(total, values.sum(axis=0), rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
+
+
+# Size
+
+
+def run_large(algorithm: str, topology: str, size: int, steps: int) -> Report:
+    problem = LeastSquares(size, skew=0.5, rows=8)
+    links = Links(latency=1e-4, delay=exponential(1e-3))
+    compute = ComputeModel(0.05, lognormal(1.0, 0.1), slow={size // 3: STRAGGLER} if algorithm == "adpsgd" else {})
+    rate = 0.2
+    report = simulate(
+        algorithm,
+        problem,
+        size=size,
+        steps=steps,
+        departures={size // 3: 1},
+        topology=topology,
+        links=links,
+        compute=compute,
+        learning_rate=rate,
+    )
+    assert problem.loss(report.mean) < 0.5 * problem.loss(np.zeros(8))
+    return report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("algorithm", "topology"), [("dpsgd", "one-peer-exponential"), ("adpsgd", "hypercube"), ("sgp", "exponential")]
+)
+def test_a_thousand_and_twenty_four_workers(algorithm: str, topology: str) -> None:
+    report = run_large(algorithm, topology, 1024, 30)
+    assert report.steps.sum() == 1023 * 30 + 1
+    assert report.consensus_distance < 1.0
+
+
+def test_adpsgd_at_1024_workers_is_not_held_up_by_one_that_is_10000_times_slower() -> None:
+    report = run_large("adpsgd", "hypercube", 1024, 10)
+    fast = np.arange(1024) != 341
+    assert np.all(report.waited == 0)
+    assert report.departed_at[fast].max() < 1.0
