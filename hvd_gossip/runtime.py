@@ -5,6 +5,7 @@ Owner: the thread that calls `init` (the training thread). One runtime at a time
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from hvd_gossip import exits
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.buffers.cuda import is_cuda_aware
 from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.buffers.space import space_of
 from hvd_gossip.collectives import Collectives, Request, Result
@@ -25,7 +27,7 @@ from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.logs import configure_logging
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
-from hvd_gossip.observe.report import print_report, report_line
+from hvd_gossip.observe.report import DataPath, print_report, report_line
 from hvd_gossip.observe.timeline import open_timeline
 from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.sharing import WorkSharing
@@ -51,6 +53,7 @@ class Runtime:
         world: ranks and hosts.
         engine: the progress thread.
         collectives, sharing: services on it.
+        cuda_aware: whether MPI takes device memory.
         counters: totals of all algorithms of this process.
         timeline, metrics: where events and steps are recorded.
     """
@@ -75,9 +78,22 @@ class Runtime:
         self.engine.call(self._start_services, "starting the services")
         self._report(config)
 
-    def submit(self, request: Request) -> Handle[Result]:
-        """Starts a named collective operation; the handle gives its result. Every live rank submits the same name."""
-        return self.engine.submit(lambda: self.collectives.submit(request), f"{request.kind} of {request.name!r}")
+    def submit(self, request: Request, ready: Callable[[], bool] | None = None) -> Handle[Result]:
+        """Starts a named collective operation; the handle gives its result. Every live rank submits the same name.
+
+        Args:
+            ready: asked by the engine until it says True, before which the request's arrays are not touched: for copies
+                that a device is still making.
+        """
+        name = f"{request.kind} of {request.name!r}"
+        if ready is None:
+            return self.engine.submit(lambda: self.collectives.submit(request), name)
+
+        async def when_ready() -> Result:
+            await self.engine.endpoint.poll(ready, ("the array of", request.name))
+            return await self.collectives.submit(request)
+
+        return self.engine.submit(when_ready, name)
 
     def attach(
         self, flats: Sequence[Array], *, training_stream: Callable[[], int] | None = None, **overrides: object
@@ -99,7 +115,7 @@ class Runtime:
         topology = self.make_topology(config)
         self._agree(flats, config, topology)
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
-        replica = Replica(flats, chunk_bytes, space_of(flats, config.cuda_aware, self.mpi, training_stream))
+        replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
             endpoint=self.engine.endpoint,
             replica=replica,
@@ -171,6 +187,7 @@ class Runtime:
     def _connect(self, scheduler: Scheduler) -> MpiEndpoint:
         """On the engine's thread: the process's first MPI call may be here."""
         self.mpi = load_mpi(self.config.mpi_thread_level)
+        self.cuda_aware = is_cuda_aware(self.config.cuda_aware, self.mpi)
         comm = _communicator(self.mpi, self._comm)
         self.world = discover(comm, self.mpi)
         return MpiEndpoint(comm.Clone(), scheduler, self.config.seed)
@@ -186,6 +203,8 @@ class Runtime:
             stall_shutdown_time=config.stall_shutdown_time,
             stall_check_disable=config.stall_check_disable,
             on_stall=log.warning,
+            trace=self.timeline.span if config.timeline else None,
+            wait_timeout=config.wait_timeout,
         )
         self.sharing = WorkSharing(self.engine.endpoint, self.engine.post, wait_timeout=config.wait_timeout)
         self.collectives.start()
@@ -238,6 +257,7 @@ class Runtime:
             hosts=len(set(self.world.hosts)),
             transport=f"{self.mpi.get_vendor()[0]} {library}",
             thread_level=thread_level_name(self.mpi).lower(),
+            data_path=_data_path(self.cuda_aware),
             topology=topology.name if topology else None,
             spectral_gap=topology.spectral_gap() if topology else None,
             wire_dtype=config.wire_dtype,
@@ -308,6 +328,13 @@ def _coroutine(function: Any) -> Any:
         function()
 
     return run
+
+
+def _data_path(cuda_aware: bool) -> DataPath:
+    """How arrays would reach MPI on this machine: by the CPU where CuPy finds no device."""
+    if importlib.util.find_spec("cupy") is None or not importlib.import_module("cupy").cuda.is_available():
+        return "CPU"
+    return "CUDA-aware" if cuda_aware else "staged"
 
 
 def _limits(config: Config) -> WaitLimits:

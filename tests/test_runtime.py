@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -277,7 +280,7 @@ runtime.shutdown()
     assert all(exchanges > 0 for _, exchanges in results[:3])
 
 
-def test_the_report_line_and_metrics(tmp_path: object) -> None:
+def test_the_report_line_and_metrics(tmp_path: Path) -> None:
     script = (
         PREAMBLE
         + f"""
@@ -299,3 +302,22 @@ runtime.shutdown()
         assert rank.summary is not None
         assert rank.summary["steps"] == 19
         assert np.isfinite(rank.steps["consensus_distance"]).any()
+
+
+def test_the_timeline_shows_negotiation_and_transfer(tmp_path: Path) -> None:
+    """HOROVOD_TIMELINE: rank 0 writes a Chrome trace with Horovod's event names."""
+    script = (
+        PREAMBLE
+        + """
+rt = runtime.init()
+total(rt, np.ones(100_000), "grad.w")
+runtime.shutdown()
+"""
+    )
+    trace = tmp_path / "trace.json"
+    run_ranks(2, script, env={"HOROVOD_TIMELINE": str(trace)})
+    events = json.loads(trace.read_text())
+    lanes = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    spans = {event["name"]: event for event in events if event["ph"] == "X" and lanes[event["tid"]] == "grad.w"}
+    assert set(spans) == {"NEGOTIATE_ALLREDUCE", "ALLREDUCE"}
+    assert all(span["dur"] > 0 for span in spans.values())

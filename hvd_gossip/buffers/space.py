@@ -96,19 +96,16 @@ _SETTLED: Future[None] = Future("nothing")
 _SETTLED.set_result(None)
 
 
-def space_of(
-    flats: Sequence[Array], cuda_aware: str, mpi: Any, training_stream: Callable[[], int] | None = None
-) -> Space:
+def space_of(flats: Sequence[Array], cuda_aware: bool, training_stream: Callable[[], int] | None = None) -> Space:
     """The space that flat buffers live in.
 
     Args:
         flats: all NumPy's, or all CuPy's on one device.
-        cuda_aware: the setting: "auto", "yes" or "no".
-        mpi: the mpi4py.MPI module, asked in the case of "auto".
+        cuda_aware: whether MPI takes device memory.
         training_stream: gives the raw cudaStream_t that the framework works on; unused on the host.
     """
     if all(isinstance(flat, np.ndarray) for flat in flats):
         return HostSpace()
-    from hvd_gossip.buffers.cuda import CudaSpace, is_cuda_aware
+    from hvd_gossip.buffers.cuda import CudaSpace
 
-    return CudaSpace(flats[0].device.id, is_cuda_aware(cuda_aware, mpi), training_stream)
+    return CudaSpace(flats[0].device.id, cuda_aware, training_stream)
