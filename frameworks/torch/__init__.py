@@ -25,8 +25,8 @@ from hvd_gossip.torch.ops import broadcast_ as broadcast_
 from hvd_gossip.torch.ops import broadcast_async as broadcast_async
 from hvd_gossip.torch.ops import broadcast_async_ as broadcast_async_
 from hvd_gossip.torch.optimizer import DistributedOptimizer as DistributedOptimizer
+from hvd_gossip.torch.sampler import WorkSharingSampler as WorkSharingSampler
 
-# from hvd_gossip.torch.sampler import WorkSharingSampler as WorkSharingSampler
 from hvd_gossip.basics import ProcessSet as ProcessSet
 from hvd_gossip.basics import ccl_built as ccl_built
 from hvd_gossip.basics import cross_rank as cross_rank

@@ -14,7 +14,7 @@ import torch
 
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Average
-from hvd_gossip.runtime import Runtime
+from hvd_gossip.runtime import Runtime, current, is_initialized
 
 from .gradients import start_reduction
 from .handles import Handle
@@ -156,7 +156,8 @@ class GradientAveraging(Strategy):
 
 def _on_gradient(strategy: weakref.ref[GradientAveraging], parameter: torch.Tensor) -> None:
     living = strategy()
-    if living is not None:
+    # After shutdown() step() says what is wrong; after another init() it takes care of all gradients itself.
+    if living is not None and is_initialized() and current() is living.runtime:
         living._accumulated(parameter)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from hvd_gossip.collectives import Average
 from hvd_gossip.runtime import Runtime
 from hvd_gossip.worker import Worker
 
-from .arrays import ordered
+from .arrays import ordered, stream_of
 from .flat import FlatParameters, Named
 from .options import Options, ParamGroups
 from .strategy import Closure, Strategy, Update, live_strategies
@@ -96,10 +95,16 @@ class ParameterMixing(Strategy):
         for other in mixing_strategies():
             if other is not self and any(other.holds(parameter) for _, parameter in trainable):
                 other.release()  # an optimizer that this one replaces
+        devices = {str(parameter.device) for _, parameter in trainable}
+        if len(devices) > 1:
+            raise ValueError(f"parameters of one optimizer must be on one device to be mixed, not on {sorted(devices)}")
         self._flat = FlatParameters(trainable)
+        settings = dict(self.options.settings)
+        if self.options.algorithm is not None:
+            settings["algorithm"] = self.options.algorithm
         with self._ordered():
             self._worker: Worker = self.runtime.attach(
-                self._flat.arrays(), **{"algorithm": self.options.algorithm, **self.options.settings}
+                self._flat.arrays(), training_stream=stream_of(self._device()), **settings
             )
         self._finalizer = weakref.finalize(self, self.runtime.abandon, self._worker)
         self._finalizer.atexit = False
@@ -119,8 +124,10 @@ class ParameterMixing(Strategy):
 
     def _ordered(self) -> AbstractContextManager[object]:
         """CuPy works on torch's stream."""
-        buffers = self._flat.buffers
-        return ordered(buffers[0].device) if buffers else contextlib.nullcontext()
+        return ordered(self._device())
+
+    def _device(self) -> torch.device:
+        return next((buffer.device for buffer in self._flat.buffers), torch.device("cpu"))
 
 
 def mixing_strategies() -> list[ParameterMixing]:

@@ -12,9 +12,11 @@ from hvd_gossip import runtime
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Average
 
-from .arrays import is_dense, memory_of
 from .mixing import ParameterMixing, mixing_strategies
 from .submit import reduce_into
+
+AT_A_TIME = 16
+"""Tensors that are averaged side by side."""
 
 
 @contextmanager
@@ -74,16 +76,18 @@ def _divide(
 
 
 def _average(tensors: Sequence[torch.Tensor]) -> None:
-    """Replaces the tensors by their mean over the workers that have not departed."""
-    works = [tensor.detach() if is_dense(tensor) else tensor.detach().contiguous() for tensor in tensors]
-    handles = [
-        reduce_into(memory, memory, operation_name("consensus", None), Average, live_only=True)
-        for memory in map(memory_of, works)
-    ]
-    for tensor, work, handle in zip(tensors, works, handles, strict=True):
-        handle.wait()
-        if work.data_ptr() != tensor.data_ptr():
-            tensor.detach().copy_(work)
+    """Replaces the tensors by their mean over the workers that have not departed.
+
+    In float64, so that the mean of equal values is that value, and a few at a time, so that this takes little memory.
+    """
+    for start in range(0, len(tensors), AT_A_TIME):
+        chosen = tensors[start : start + AT_A_TIME]
+        sums = [
+            tensor.detach().to(torch.float64, copy=True, memory_format=torch.contiguous_format) for tensor in chosen
+        ]
+        handles = [reduce_into(wide, wide, operation_name("consensus", None), Average, live_only=True) for wide in sums]
+        for tensor, handle in zip(chosen, handles, strict=True):
+            tensor.detach().copy_(handle.wait())
 
 
 def _restore(tensors: Sequence[torch.Tensor], own: Sequence[torch.Tensor]) -> None:

@@ -7,7 +7,8 @@ from tests.torch_frontend.ranks import assert_passed, checks_in
 FILE = "check_ops.py"
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("check", checks_in(FILE))
 def test_operations(check: str, n: int) -> None:
-    assert_passed(FILE, check, n)
+    assert_passed(FILE, check, n, timeout=110)

@@ -1,0 +1,409 @@
+"""Checks of DistributedOptimizer with gossip algorithms; run by test_mixing.py."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+from typing import Any
+
+import hvd_gossip.torch as hvd
+import numpy as np
+import pytest
+import torch
+from hvd_gossip.torch.mixing import mixing_strategies
+from torch import nn
+
+from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
+from tests.torch_frontend.ranks import run_checks
+
+GOSSIP = [name for name, algorithm in ALGORITHMS.items() if algorithm.averages == "parameters"]
+SYNCHRONOUS = [name for name in GOSSIP if ALGORITHMS[name].synchronous]
+
+
+def gossip(model: nn.Module, algorithm: str = "dpsgd", lr: float = 0.1, **options: Any) -> Any:
+    plain = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return hvd.DistributedOptimizer(plain, named_parameters=model.named_parameters(), algorithm=algorithm, **options)
+
+
+def train(model: nn.Module, optimizer: Any, steps: int, seed: int = 0) -> None:
+    dtype = next(model.parameters()).dtype
+    for step in range(steps):
+        optimizer.zero_grad()
+        inputs, labels = make_batch(seed=seed + 100 * step + hvd.rank())
+        loss_of(model, (inputs.to(dtype), labels)).backward()
+        optimizer.step()
+
+
+def train_until_close(model: nn.Module, optimizer: Any, limit: float, rounds: int = 200) -> None:
+    """Trains until the workers agree: asynchronous workers may take many steps before the first exchange is through."""
+    for _ in range(rounds):
+        train(model, optimizer, 10)
+        if hvd.consensus_distance(model) <= limit:
+            return
+    raise AssertionError(f"the workers are {hvd.consensus_distance(model)} apart after {rounds} rounds, not {limit}")
+
+
+def everybodys(vector: torch.Tensor) -> torch.Tensor:
+    """All ranks' vectors, stacked."""
+    return hvd.allgather(vector.unsqueeze(0))
+
+
+def distance_to_mean(vector: torch.Tensor) -> float:
+    stacked = everybodys(vector)
+    return float((stacked - stacked.mean(0)).square().sum(1).mean().sqrt())
+
+
+def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def check_the_wrapper_trains_like_the_plain_optimizer_when_alone() -> None:
+    if hvd.size() > 1:
+        return
+    for algorithm in ALGORITHMS:
+        model, plain = make_model(), make_model()
+        train(model, gossip(model, algorithm), 5)
+        train(plain, torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9), 5)
+        assert torch.equal(flat(model), flat(plain)), algorithm
+
+
+def check_without_updates_the_mean_stays_and_workers_agree() -> None:
+    for algorithm in GOSSIP:
+        model = make_model(seed=hvd.rank())
+        before = flat(model)
+        mean, spread = everybodys(before).mean(0), distance_to_mean(before)
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train_until_close(model, optimizer, 0.2 * spread)
+        with hvd.consensus(model):
+            close(flat(model), mean)
+
+
+def check_mixing_on_the_complete_graph_is_averaging() -> None:
+    """D-PSGD in the papers' order, complete graph, uniform weights: allreduce's iterates (DESIGN's equivalence)."""
+    model, plain = make_model(), make_model()
+    mixed = hvd.DistributedOptimizer(
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        algorithm="dpsgd", topology="complete", mixing_weights="uniform", mixing_order="sequential",
+    )  # fmt: skip
+    train(model, mixed, 5)
+    train(plain, hvd.DistributedOptimizer(torch.optim.SGD(plain.parameters(), lr=0.1)), 5)
+    close(flat(model), flat(plain))
+
+
+def check_consensus_restores_exactly() -> None:
+    for algorithm in ALGORITHMS:
+        model = nn.Sequential(make_model(), nn.BatchNorm1d(3))
+        optimizer = gossip(model, algorithm)
+        for step in range(3):
+            optimizer.zero_grad()
+            loss_of(model, make_batch(seed=10 * step + hvd.rank())).backward()
+            optimizer.step()
+        own = copy.deepcopy(model.state_dict())
+        expected = everybodys(model[1].running_mean.double()).mean(0)
+        for error in (None, ZeroDivisionError):
+            with pytest.raises(error) if error else contextlib.nullcontext(), hvd.consensus(model):
+                close(model[1].running_mean.double(), expected)
+                assert model[1].num_batches_tracked == 3
+                averaged = everybodys(flat(model))
+                assert all(torch.equal(averaged[0], other) for other in averaged)
+                if algorithm == "allreduce":
+                    assert all(torch.equal(p, own[name]) for name, p in model.named_parameters())
+                elif hvd.size() > 1:
+                    assert not torch.equal(model[0][0].weight, own["0.0.weight"])
+                if error:
+                    raise error
+            assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items()), algorithm
+
+
+def check_consensus_of_a_model_in_several_optimizers_or_none() -> None:
+    model = nn.ModuleList(
+        [make_model(seed=hvd.rank()), make_model(seed=10 + hvd.rank()), make_model(seed=20 + hvd.rank())]
+    )
+    first, second = gossip(model[0], "dpsgd"), gossip(model[1], "adpsgd")
+    expected, distance = everybodys(flat(model)).mean(0), distance_to_mean(flat(model))
+    own = flat(model)
+    assert hvd.consensus_distance(model) == pytest.approx(distance, rel=1e-5, abs=1e-9)
+    with hvd.consensus(model):
+        close(flat(model), expected)
+    assert torch.equal(flat(model), own)
+    del first, second
+
+
+def check_consensus_distance() -> None:
+    for algorithm in ALGORITHMS:
+        model = make_model(seed=hvd.rank() if algorithm != "allreduce" else 0)
+        optimizer = gossip(model, algorithm)
+        measured = hvd.consensus_distance(model)
+        assert measured == pytest.approx(distance_to_mean(flat(model)), rel=1e-5, abs=1e-9), algorithm
+        del optimizer
+
+
+def check_no_step_and_no_nesting_inside_consensus() -> None:
+    model = make_model()
+    optimizer = gossip(model)
+    with hvd.consensus(model):
+        with pytest.raises(RuntimeError, match=r"step\(\) inside consensus\(\)"):
+            optimizer.step()
+        with pytest.raises(RuntimeError, match=r"consensus_distance\(\) inside consensus\(\)"):
+            hvd.consensus_distance(model)
+        with pytest.raises(RuntimeError, match=r"consensus\(\) inside consensus\(\)"), hvd.consensus(model):
+            pass
+    optimizer.step()
+
+
+def check_broadcast_overwrites_what_is_mixed() -> None:
+    for algorithm in GOSSIP:
+        model = make_model(seed=hvd.rank())
+        optimizer = gossip(model, algorithm)
+        for _ in range(2):
+            hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+            stacked = everybodys(flat(model))
+            assert all(torch.equal(stacked[0], other) for other in stacked), algorithm
+            assert hvd.consensus_distance(model) < 1e-6
+            train(model, optimizer, 3)
+        optimizer.zero_grad()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        hvd.broadcast_parameters(model.named_parameters(), root_rank=hvd.size() - 1)
+        expected = flat(model)
+        for p in model.parameters():
+            optimizer.state[p].clear()
+            p.grad = torch.zeros_like(p)
+        for _ in range(4):  # nothing of before the broadcast comes back
+            optimizer.step()
+        close(flat(model), expected, tolerance=1e-6)
+
+
+def check_strides_and_types_are_kept() -> None:
+    for algorithm in GOSSIP:
+        conv = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = nn.ModuleDict({"conv": conv, "low": nn.Linear(3, 2).to(torch.bfloat16), "tiny": nn.Linear(2, 1).half()})
+        hvd.broadcast_parameters(model.state_dict(), root_rank=0)
+        own = flat(model)
+        optimizer = gossip(model, algorithm, lr=0.0)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        for _ in range(4):
+            optimizer.step()
+        assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+        assert model["low"].weight.dtype == torch.bfloat16
+        close(flat(model), own, tolerance=1e-2)
+        with hvd.consensus(model):
+            close(flat(model), own, tolerance=1e-2)
+
+
+def check_half_precision_training() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        for algorithm in GOSSIP:
+            model = make_model().to(dtype)
+            optimizer = gossip(model, algorithm)
+            first = float(loss_of(model, (make_batch(0)[0].to(dtype), make_batch(0)[1])).detach())
+            for _ in range(20):
+                optimizer.zero_grad()
+                loss = loss_of(model, (make_batch(0)[0].to(dtype), make_batch(0)[1]))
+                loss.backward()
+                optimizer.step()
+            assert float(loss.detach()) < 0.5 * first, (dtype, algorithm)
+
+
+def check_parameters_pointed_elsewhere_are_mixed_again() -> None:
+    for algorithm in SYNCHRONOUS:
+        model = make_model(seed=hvd.rank())
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train(model, optimizer, 2)
+        model[0].weight.data = torch.full_like(model[0].weight, float(hvd.rank()))
+        train_until_close(model, optimizer, 0.2)
+        with hvd.consensus(model):
+            spread = (model[0].weight.detach() - (hvd.size() - 1) / 2).abs().max()
+        assert float(spread) < 0.5, algorithm
+        assert all(strategy.shares_memory(model[0].weight) for strategy in mixing_strategies()[-1:])
+
+
+def check_another_type_lays_the_buffers_out_anew() -> None:
+    for algorithm in GOSSIP:
+        model = make_model(seed=hvd.rank())
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train(model, optimizer, 3)
+        model.double()
+        for state in optimizer.state.values():
+            state.clear()
+        mean = everybodys(flat(model)).mean(0)
+        spread = distance_to_mean(flat(model))
+        optimizer.zero_grad()
+        train_until_close(model, optimizer, max(0.2 * spread, 1e-12))
+        assert model[0].weight.dtype == torch.float64
+        with hvd.consensus(model):
+            close(flat(model), mean, tolerance=1e-9)
+
+
+def check_parameters_that_thaw_are_mixed_from_then_on() -> None:
+    for algorithm in GOSSIP:
+        model = make_model(seed=hvd.rank())
+        model[0].requires_grad_(False)
+        frozen = flat(model[0])
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train(model, optimizer, 3)
+        assert torch.equal(flat(model[0]), frozen)
+        model[0].requires_grad_(True)
+        train_until_close(model, optimizer, max(0.2 * distance_to_mean(frozen), 1e-6))
+        with hvd.consensus(model):
+            close(flat(model[0]), everybodys(frozen).mean(0))
+
+
+def check_groups_added_later_are_mixed() -> None:
+    model = make_model(seed=hvd.rank())
+    optimizer = gossip(model[0], "dpsgd", lr=0.0)
+    train_first = nn.Sequential(model[0])
+    for p in train_first.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    later = flat(model[2])
+    optimizer.add_param_group({"params": model[2].parameters()})
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    for _ in range(30):
+        optimizer.step()
+    assert hvd.consensus_distance(model[2]) <= 0.2 * distance_to_mean(later)
+
+
+def check_an_optimizer_that_replaces_another() -> None:
+    for algorithm in GOSSIP:
+        model = make_model(seed=hvd.rank())
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train(model, optimizer, 2)
+        mean = everybodys(flat(model)).mean(0)
+        if algorithm == "adpsgd":
+            with hvd.consensus(model):  # corrections that are not applied yet count
+                mean = flat(model)
+        optimizer = gossip(model, algorithm, lr=0.0)
+        train(model, optimizer, 30)
+        with hvd.consensus(model):
+            if algorithm != "sgp":  # whose weights begin again at 1
+                close(flat(model), mean)
+
+
+def check_an_optimizer_that_is_dropped_holds_nobody_up() -> None:
+    for algorithm in GOSSIP:
+        other = make_model(seed=3)
+        dropped = gossip(other, algorithm)
+        train(other, dropped, 2)
+        del dropped
+        model = make_model()
+        train(model, gossip(model, algorithm), 3)
+
+
+def check_gradients_are_local_and_nothing_waits_for_them() -> None:
+    model = make_model()
+    optimizer = gossip(model, "dpsgd", backward_passes_per_step=2)
+    for _ in range(3):  # more passes than announced are as good as any
+        loss_of(model, make_batch(hvd.rank())).backward()
+    own = [p.grad.clone() for p in model.parameters()]  # type: ignore[union-attr]
+    optimizer.synchronize()
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), own, strict=True))  # type: ignore[arg-type]
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+    with optimizer.skip_synchronize():
+        optimizer.step()
+    optimizer.step()  # silent, too
+    loss_of(model, make_batch(0)).backward()
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in model.parameters())
+
+
+def check_closures_schedulers_and_scaler() -> None:
+    model = make_model()
+    optimizer = gossip(model, "dpsgd")
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model, make_batch(hvd.rank()))
+        loss.backward()
+        return loss
+
+    assert torch.equal(optimizer.step(closure), optimizer.step(closure)) is False
+    scheduler.step()
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer.zero_grad()
+    scaler.scale(loss_of(model, make_batch(0))).backward()
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    lbfgs = hvd.DistributedOptimizer(torch.optim.LBFGS(model.parameters(), max_iter=4), algorithm="dpsgd")
+    before = float(loss_of(model, make_batch(hvd.rank())).detach())
+
+    def evaluate() -> torch.Tensor:
+        lbfgs.zero_grad()
+        loss = loss_of(model, make_batch(hvd.rank()))
+        loss.backward()
+        return loss.detach()
+
+    assert float(lbfgs.step(evaluate)) == pytest.approx(before, rel=0.5)
+
+
+def check_options_without_meaning() -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match="takes no op but Average"):
+        gossip(model, op=hvd.Sum)
+    with pytest.warns(UserWarning, match=r"compression, groups of DistributedOptimizer .*'dpsgd'.*wire_dtype"):
+        gossip(model, compression=hvd.Compression.fp16, groups=2)
+    gossip(model, compression=hvd.Compression.fp16)  # once is enough
+    with pytest.raises(ValueError, match="topology"):
+        gossip(model, topology="rign")
+    with pytest.raises(ValueError, match="global_average_every has no meaning"):
+        gossip(model, "adpsgd", global_average_every=3)
+
+
+def check_settings_of_one_optimizer() -> None:
+    if hvd.size() == 1:
+        return
+    model = make_model(seed=hvd.rank())
+    own = flat(model)
+    optimizer = gossip(model, "dpsgd", lr=0.0, mixing_period=3, mixing_order="sequential", topology="ring")
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    optimizer.step()
+    assert torch.equal(flat(model), own)
+    optimizer.step()
+    assert not torch.equal(flat(model), own)
+    optimizer = gossip(model, "dpsgd", lr=0.0, global_average_every=2, mixing_order="sequential")
+    optimizer.step()
+    optimizer.step()
+    assert hvd.consensus_distance(model) < 1e-6
+
+
+def check_ranks_that_ask_for_different_things_all_get_an_error() -> None:
+    if hvd.size() == 1:
+        return
+    model = make_model()
+    algorithm = "dpsgd" if hvd.rank() == 0 else "sgp"
+    with pytest.raises(ValueError, match=r"rank\(s\) .* something else"):
+        gossip(model, algorithm)
+    train(model, gossip(model), 2)
+
+
+def check_gossip_state_makes_a_checkpoint_whole() -> None:
+    model = make_model(seed=hvd.rank())
+    optimizer = gossip(model, "sgp")
+    train(model, optimizer, 3)
+    state = optimizer.gossip_state_dict()
+    stream = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "gossip": state}, stream)
+    stream.seek(0)
+    loaded = torch.load(stream, weights_only=False)
+    other = make_model(seed=7)
+    resumed = gossip(other, "sgp")
+    other.load_state_dict(loaded["model"])
+    resumed.load_state_dict(loaded["optimizer"])
+    resumed.load_gossip_state_dict(loaded["gossip"])
+    assert torch.equal(flat(model), flat(other))
+    again = resumed.gossip_state_dict()
+    assert again.keys() == state.keys()
+    assert all(np.array_equal(again[key], state[key]) for key in state)
+    train(other, resumed, 2)
+
+
+if __name__ == "__main__":
+    run_checks(globals())

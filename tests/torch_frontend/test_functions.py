@@ -1,0 +1,14 @@
+"""Giving every rank the root's parameters and optimizer state, in real ranks."""
+
+import pytest
+
+from tests.torch_frontend.ranks import assert_passed, checks_in
+
+FILE = "check_functions.py"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("check", checks_in(FILE))
+def test_functions(check: str, n: int) -> None:
+    assert_passed(FILE, check, n, timeout=110)
