@@ -1,0 +1,153 @@
+"""Every benchmark's knobs: default, quick variant, flag and help, declared once. Ranks get them as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def _knob(default: T, help: str, quick: T | None = None, kind: Callable[[str], Any] | None = None) -> T:
+    """A field with a default, a smaller value for `--quick`, and how its flag's words are read."""
+    metadata = {"help": help, "quick": default if quick is None else quick, "kind": kind or type(default)}
+    value: T = dataclasses.field(default=default, metadata=metadata)
+    return value
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+@dataclass(frozen=True)
+class Options:
+    """Base of the knobs of a benchmark."""
+
+    timeout: float = _knob(300.0, "seconds after which the ranks of one launch are given up")
+
+
+@dataclass(frozen=True)
+class StragglerOptions(Options):
+    """One slow rank: `adpsgd` beside `allreduce`."""
+
+    ranks: int = _knob(16, "number of ranks", 3)
+    step_ms: float = _knob(50.0, "slept compute of a full batch, milliseconds", 10.0)
+    megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
+    batch: int = _knob(8, "samples in a full batch")
+    slowdowns: tuple[float, ...] = _knob(
+        (1.0, 2.0, 10.0, 100.0, 1_000.0, 10_000.0), "factors of the slow rank's compute", (1.0, 10.0, 1000.0), _floats
+    )
+    steps: int = _knob(100, "batches of an epoch, for each rank of equal speed", 6)
+    repetitions: int = _knob(3, "epochs of each kind; each has another slow rank", 1)
+    allreduce_seconds: float = _knob(3.0, "how long allreduce's steps are measured, about", 0.2)
+    longest_step: float = _knob(6.0, "allreduce steps longer than this, seconds, are extrapolated", 0.2)
+    alone_steps: int = _knob(20, "batches of one worker alone, measured with each repetition", 3)
+
+
+@dataclass(frozen=True)
+class OverheadOptions(Options):
+    """No slow rank: what a step costs beside its compute."""
+
+    ranks: int = _knob(16, "number of ranks", 3)
+    step_ms: float = _knob(50.0, "slept compute of a batch, milliseconds", 10.0)
+    megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
+    batch: int = _knob(8, "samples in a batch")
+    algorithms: tuple[str, ...] = _knob(
+        ("adpsgd", "dpsgd", "sgp", "allreduce"), "algorithms to measure", ("adpsgd", "dpsgd"), _words
+    )
+    steps: int = _knob(30, "measured steps of a block", 4)
+    warm_up: int = _knob(5, "discarded steps before them", 2)
+    repetitions: int = _knob(5, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 2)
+
+
+@dataclass(frozen=True)
+class CollectivesOptions(Options):
+    """Our allreduce beside MPI's and gloo's."""
+
+    ranks: tuple[int, ...] = _knob((2, 4), "numbers of ranks", (2,), _integers)
+    bytes: tuple[int, ...] = _knob(
+        (1 << 10, 64 << 10, 1 << 20, 4 << 20, 60 << 20), "sizes of the float32 tensor", (1 << 10, 4 << 20), _integers
+    )
+    seconds: float = _knob(3.0, "how long each size is measured, about, all ways together", 0.2)
+    most: int = _knob(200, "repetitions of one size, at most", 4)
+
+
+@dataclass(frozen=True)
+class ExchangeOptions(Options):
+    """A pair exchange in chunks beside one raw Sendrecv."""
+
+    bytes: int = _knob(60_000_000, "size of the float32 parameters", 4_000_000)
+    chunk_bytes: int = _knob(1 << 20, "size of a chunk, as the setting chunk_bytes")
+    repetitions: int = _knob(40, "exchanges of each kind, interleaved", 4)
+    warm_up: int = _knob(3, "discarded ones before them", 1)
+
+
+@dataclass(frozen=True)
+class MemoryOptions(Options):
+    """Memory of a gossip algorithm over that of a process without it."""
+
+    ranks: tuple[int, ...] = _knob((2, 4), "numbers of ranks", (2,), _integers)
+    megabytes: float = _knob(64.0, "parameters, 10^6 bytes", 8.0)
+    algorithms: tuple[str, ...] = _knob(("adpsgd", "dpsgd", "sgp"), "algorithms to measure", ("adpsgd",), _words)
+    steps: int = _knob(8, "training steps before memory is read", 3)
+
+
+@dataclass(frozen=True)
+class IdleOptions(Options):
+    """CPU time of a process that does nothing."""
+
+    ranks: int = _knob(2, "number of ranks")
+    seconds: float = _knob(3.0, "length of one observation", 0.3)
+    repetitions: int = _knob(4, "observations of each kind", 2)
+    step_ms: float = _knob(50.0, "slept compute of the steps before the training pauses, milliseconds", 5.0)
+    megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def quick(kind: type[O]) -> O:
+    """The variant that takes seconds: it shows that everything works, and its figures mean nothing."""
+    return kind(**{field.name: field.metadata["quick"] for field in dataclasses.fields(kind)})
+
+
+def add_arguments(parser: argparse.ArgumentParser, kind: type[Options]) -> None:
+    """Adds a flag for every knob, `--repetitions` for `repetitions`; what is not given is not in the namespace."""
+    for field in dataclasses.fields(kind):
+        default = field.default
+        shown = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in _as_tuple(default))
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=field.metadata["kind"],
+            default=argparse.SUPPRESS,
+            metavar="N" if not isinstance(default, tuple) else "N,...",
+            help=f"{field.metadata['help']} (default {shown})",
+        )
+
+
+def from_arguments(kind: type[O], namespace: argparse.Namespace) -> O:
+    """The knobs of a command line: what was given, over the defaults or, with `quick`, over the quick variant."""
+    base = quick(kind) if namespace.quick else kind()
+    names = [field.name for field in dataclasses.fields(kind)]
+    return dataclasses.replace(base, **{name: getattr(namespace, name) for name in names if name in namespace})
+
+
+def from_json(kind: type[O], values: dict[str, Any]) -> O:
+    """Knobs as a rank receives them: JSON has lists where they have tuples."""
+    read: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return kind(**read)
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
