@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Generic, Protocol, TypeVar
 
 from hvd_gossip.errors import EngineError, WaitTimeoutError
+from hvd_gossip.mailslot import MailSlot
 from hvd_gossip.observe.waits import StallWatch, WaitLimits
 from hvd_gossip.tasks import Future, Scheduler, Task, describe
 from hvd_gossip.transport.endpoint import Endpoint
@@ -112,7 +113,7 @@ class Engine:
         self._connect = connect
         self._spin = spin
         self._backoff_max = backoff_max
-        self._commands: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._commands: MailSlot[Callable[[], object] | None] = MailSlot()
         self._lock = threading.Lock()
         self._waiters = 0
         self._stopping = False
@@ -273,7 +274,7 @@ class Engine:
         if not block and self._commands.empty():
             return False
         try:
-            command = self._commands.get(block, timeout)
+            command = self._commands.get(timeout)
         except Empty:
             return False
         if command is not None:
