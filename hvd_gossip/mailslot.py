@@ -1,6 +1,6 @@
 """A queue from any thread to one, whose reader may wait for a very short time.
 
-Not `queue.SimpleQueue`: in CPython 3.11, its `get(timeout)` takes its free lock, looks again, and if the time
+Not `queue.SimpleQueue`: in CPython up to 3.12, its `get(timeout)` takes its free lock, looks again, and if the time
 is over by then waits without a limit (a negative rest means "for ever" there). With time-outs of microseconds on a busy
 machine that happens within seconds, and an engine that sleeps so never looks at its messages again.
 """
