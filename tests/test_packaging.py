@@ -60,7 +60,7 @@ def installed_name(path: Path) -> str:
 
 def in_fresh_python(site: Path, code: str) -> str:
     """Runs code with `site` as the only site directory that is processed; this environment's packages stay importable."""
-    start = f"import site, sys; sys.path.append({sysconfig.get_path('purelib')!r}); site.addsitedir({str(site)!r})\n"
+    start = f"import site, sys; site.addsitedir({str(site)!r}); sys.path.append({sysconfig.get_path('purelib')!r})\n"
     command = [sys.executable, "-I", "-S", "-c", start + code]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert printed.returncode == 0, printed.stderr
