@@ -16,7 +16,7 @@ from hvd_gossip.collectives.request import Request, Signature, dtype_of
 from hvd_gossip.collectives.wire import Submission
 from hvd_gossip.transport.endpoint import Array
 
-EAGER_BYTES = 128 << 10
+EAGER_BYTES = 256 << 10
 """Default of what one operation may make the coordinator send: a payload of at most this divided by the ranks is small."""
 
 Outcome = tuple[Any, tuple[int, ...]]
