@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable
 
 from hvd_gossip.errors import WaitTimeoutError
-from hvd_gossip.tasks import Future, Signal, all_of, first_of
+from hvd_gossip.tasks import Future, Signal, first_of
 from hvd_gossip.transport.endpoint import Endpoint
 
 JOIN, AWAY, GONE = 0, 1, 2
@@ -38,7 +38,7 @@ class Meeting:
         self._limits: dict[tuple[int, int], int] = {}
         self._gone: dict[int, tuple[int, int]] = {}
         self._changed = Signal("a token of a neighbour")
-        self._sending: list[Future[None]] = []
+        self._sending: list[tuple[int, Future[None]]] = []
 
     def start(self) -> None:
         self._listener = self._endpoint.spawn(self._listen(), "tokens of the neighbours")
@@ -58,8 +58,10 @@ class Meeting:
         Raises:
             WaitTimeoutError: a neighbour neither joined nor said that it is absent.
         """
+        self._sending = [(peer, sending) for peer, sending in self._sending if not sending.done()]
         for peer, payload in payloads.items():
-            self._post(peer, _HEADER.pack(JOIN, phase, round_) + payload)
+            if not self.absent(peer, phase, round_):
+                self._post(peer, _HEADER.pack(JOIN, phase, round_) + payload)
         await self._wait_for(payloads, phase, round_)
         arrived = {peer: self._joined.pop((peer, phase, round_), None) for peer in payloads}
         return {peer: payload for peer, payload in arrived.items() if payload is not None}
@@ -70,7 +72,8 @@ class Meeting:
         for peer in range(self._endpoint.size):
             if peer != self._endpoint.rank and peer not in self._gone:
                 self._post(peer, token)
-        await all_of(self._sending)
+        for peer, sending in self._sending:
+            await self._delivered(peer, sending)
 
     def absent(self, peer: int, phase: int, round_: int) -> bool:
         """Whether the peer is known to take no part in the round."""
@@ -105,8 +108,15 @@ class Meeting:
         timer.cancel()
 
     def _post(self, peer: int, token: bytes) -> None:
-        self._sending = [future for future in self._sending if not future.done()]
-        self._sending.append(self._endpoint.send(peer, self._channel, token))
+        self._sending.append((peer, self._endpoint.send(peer, self._channel, token)))
+
+    async def _delivered(self, peer: int, sending: Future[None]) -> None:
+        """Waits for a token's end. Who is gone listens no more: a token that its GONE crossed, if MPI does not buffer it,
+        is never received."""
+        while not sending.done() and peer not in self._gone:
+            await first_of(sending, self._changed.wait())
+        if sending.done():
+            sending.result()
 
     async def _listen(self) -> None:
         while True:
