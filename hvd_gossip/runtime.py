@@ -17,9 +17,8 @@ from hvd_gossip import exits
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import find_algorithm
-from hvd_gossip.buffers.cuda import is_cuda_aware
+from hvd_gossip.buffers.cuda import is_cuda_aware, space_of
 from hvd_gossip.buffers.replica import Replica
-from hvd_gossip.buffers.space import space_of
 from hvd_gossip.collectives import Collectives, Request, Result
 from hvd_gossip.config import Config, load, mixing_settings, slow_factors
 from hvd_gossip.engine import Engine, Handle

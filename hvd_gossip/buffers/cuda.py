@@ -13,17 +13,15 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hvd_gossip.buffers.arrays import Array
+from hvd_gossip.buffers.space import Guarded, HostSpace, Space
 from hvd_gossip.transport.endpoint import Endpoint
-
-if TYPE_CHECKING:
-    from hvd_gossip.buffers.replica import Chunk
 
 log = logging.getLogger("hvd_gossip")
 MPICH_CUDA = 0
@@ -73,14 +71,14 @@ class CudaSpace:
             yield
 
     @contextmanager
-    def engine(self, chunk: Chunk) -> Iterator[None]:
+    def engine(self, chunk: Guarded) -> Iterator[None]:
         with chunk.lock, self.computing():
             self._follow(self._stream, chunk, "training")
             yield
             chunk.fences["engine"] = self._stream.record()
 
     @contextmanager
-    def training(self, chunk: Chunk) -> Iterator[None]:
+    def training(self, chunk: Guarded) -> Iterator[None]:
         stream = self._xp.cuda.ExternalStream(self._training_stream(), self._device)
         with chunk.lock, self._xp.cuda.Device(self._device), stream:
             self._follow(stream, chunk, "engine")
@@ -113,7 +111,7 @@ class CudaSpace:
         return endpoint.poll(lambda: bool(done.done), "the device to finish this worker's own kernels")
 
     @staticmethod
-    def _follow(stream: Any, chunk: Chunk, other: str) -> None:
+    def _follow(stream: Any, chunk: Guarded, other: str) -> None:
         event = chunk.fences.get(other)
         if event is not None:
             stream.wait_event(event)
@@ -135,3 +133,16 @@ def is_cuda_aware(setting: str, mpi: Any) -> bool:
         return bool(flag.value)
     log.info("this MPI does not say whether it is CUDA-aware: device buffers are staged; set cuda_aware=yes if it is")
     return False
+
+
+def space_of(flats: Sequence[Array], cuda_aware: bool, training_stream: Callable[[], int] | None = None) -> Space:
+    """The space that flat buffers live in.
+
+    Args:
+        flats: all NumPy's, or all CuPy's on one device.
+        cuda_aware: whether MPI takes device memory.
+        training_stream: gives the raw cudaStream_t that the framework works on; unused on the host.
+    """
+    if all(isinstance(flat, np.ndarray) for flat in flats):
+        return HostSpace()
+    return CudaSpace(flats[0].device.id, cuda_aware, training_stream)

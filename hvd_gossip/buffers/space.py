@@ -6,9 +6,10 @@ CUDA-aware, else pinned host staging. Algorithms see only this protocol.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import threading
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,8 +17,17 @@ from hvd_gossip.buffers.arrays import Array
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.endpoint import Endpoint
 
-if TYPE_CHECKING:
-    from hvd_gossip.buffers.replica import Chunk
+
+class Guarded(Protocol):
+    """What two threads share: a chunk of a replica.
+
+    Attributes:
+        lock: held by the one that touches it.
+        fences: on a GPU, the event of each side's last use.
+    """
+
+    lock: threading.Lock
+    fences: dict[str, Any]
 
 
 class Space(Protocol):
@@ -35,10 +45,10 @@ class Space(Protocol):
     def wire(self, length: int, dtype: np.dtype[Any]) -> Array:
         """A buffer that MPI can send from and receive into."""
 
-    def engine(self, chunk: Chunk) -> Any:
+    def engine(self, chunk: Guarded) -> Any:
         """Context in which the engine's thread may touch the chunk: its lock, and on a GPU the order of streams."""
 
-    def training(self, chunk: Chunk) -> Any:
+    def training(self, chunk: Guarded) -> Any:
         """The same for the training thread."""
 
     def computing(self) -> Any:
@@ -69,7 +79,7 @@ class HostSpace:
         return np.empty(length, dtype)
 
     @contextmanager
-    def engine(self, chunk: Chunk) -> Iterator[None]:
+    def engine(self, chunk: Guarded) -> Iterator[None]:
         with chunk.lock:
             yield
 
@@ -94,18 +104,3 @@ class HostSpace:
 
 _SETTLED: Future[None] = Future("nothing")
 _SETTLED.set_result(None)
-
-
-def space_of(flats: Sequence[Array], cuda_aware: bool, training_stream: Callable[[], int] | None = None) -> Space:
-    """The space that flat buffers live in.
-
-    Args:
-        flats: all NumPy's, or all CuPy's on one device.
-        cuda_aware: whether MPI takes device memory.
-        training_stream: gives the raw cudaStream_t that the framework works on; unused on the host.
-    """
-    if all(isinstance(flat, np.ndarray) for flat in flats):
-        return HostSpace()
-    from hvd_gossip.buffers.cuda import CudaSpace
-
-    return CudaSpace(flats[0].device.id, cuda_aware, training_stream)
