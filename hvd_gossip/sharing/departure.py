@@ -107,12 +107,9 @@ class Departures:
         self.estates.inherit(handover.estates)
         for key, spec, parts in handover.pools:
             host.search_for(key, spec).pool.add(parts)
-        noted_as = host.requests.new_settled()
-        self.note_grant(self._rank, noted_as)
         for search in host.searches.values():
-            search.ledger.require(self._rank, noted_as)
             search.deliver()
-        host.wire.send(source, Receipt(handover.number, True, noted_as))
+        host.wire.send(source, Receipt(handover.number, True, noted_as=host.requests.new_settled()))
 
     def hear_receipt(self, source: int, receipt: Receipt) -> None:
         if source == self._heir:

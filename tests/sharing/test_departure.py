@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.sharing import PoolKey, PoolSpec, WorkSharing
-from hvd_gossip.sharing.messages import Departed
+from hvd_gossip.sharing.ledger import Ledger
+from hvd_gossip.sharing.messages import Acknowledged, Departed, Handover, Message, Receipt, Reply, Request, encode
+from hvd_gossip.sharing.wire import REPLIES
+from hvd_gossip.transport.endpoint import SHARING, Endpoint
 from hvd_gossip.transport.simulated import SimulatedWorld
 from hvd_gossip.transport.simulated_links import Links
 from tests.sharing.shift import Shift, start_service
@@ -18,6 +23,26 @@ from tests.sharing.test_service import KEY, Peer, run, take_all
 def world_of(size: int) -> tuple[SimulatedWorld, list[WorkSharing]]:
     world = SimulatedWorld(size, links=Links(latency=1e-3), seed=size)
     return world, [start_service(endpoint) for endpoint in world.endpoints]
+
+
+def slow_links(seconds: dict[tuple[int, int], float]) -> Links:
+    """Latencies of a millisecond, but for some links in one direction."""
+    return Links(latency=lambda source, dest: seconds.get((source, dest), 1e-3))
+
+
+class Heir(Peer):
+    """A rank written by hand that acknowledges hand-overs late."""
+
+    def __init__(self, endpoint: Endpoint, answer: Callable[[Request], list[Reply]], delay: float) -> None:
+        super().__init__(endpoint, answer)
+        self.delay = delay
+
+    async def other(self, source: int, message: Message) -> None:
+        if isinstance(message, Handover):
+            await self.endpoint.sleep(self.delay)
+            await self.endpoint.send(source, REPLIES, encode(Receipt(message.number, True, 1)))
+        elif isinstance(message, Departed):
+            await self.endpoint.send(source, SHARING, encode(Acknowledged()))
 
 
 def sent(sharing: WorkSharing) -> list[Any]:
@@ -117,6 +142,88 @@ def test_units_that_arrive_while_leaving_are_passed_on() -> None:
 
     taken, *parts = run(world, leave(), take_all(services[1], KEY, 30), take_all(services[2], KEY, 30))
     assert sorted(taken + parts[0] + parts[1]) == list(range(30))
+
+
+def test_a_grant_that_arrives_after_its_giver_has_left_is_waited_for() -> None:
+    """What rank 0 sends to rank 1 takes 5 s: a grant first, then its departure. Rank 2, which
+    hears of both from nobody else, must not think that all is over."""
+    for seed in range(4):
+        world = SimulatedWorld(3, links=slow_links({(0, 1): 5.0, (1, 2): 3.0}), seed=seed)
+        services = [start_service(endpoint) for endpoint in world.endpoints]
+
+        async def leave(world: SimulatedWorld, sharing: WorkSharing) -> list[int]:
+            pool = await sharing.open(KEY, PoolSpec(30))
+            while pool.remaining == 10:
+                await world.endpoints[0].sleep(1e-4)
+            await sharing.depart()
+            return []
+
+        async def take(world: SimulatedWorld, sharing: WorkSharing, start: float) -> list[int]:
+            await world.endpoints[0].sleep(start)
+            taken = await take_all(sharing, KEY, 30)
+            assert world.now > 5.0
+            return taken
+
+        coroutines = (leave(world, services[0]), take(world, services[1], 0.0), take(world, services[2], 0.5))
+        assert sorted(unit for part in run(world, *coroutines) for unit in part) == list(range(30))
+
+
+def test_its_own_requests_are_answered_before_it_hands_over() -> None:
+    """What rank 1 sends to rank 0 takes a second: a grant, asked for before rank 0 decided to leave."""
+    for seed in range(4):
+        world = SimulatedWorld(3, links=slow_links({(1, 0): 1.0}), seed=seed)
+        services = [start_service(endpoint) for endpoint in world.endpoints]
+
+        async def leave(world: SimulatedWorld, sharing: WorkSharing) -> list[int]:
+            pool = await sharing.open(KEY, PoolSpec(30))
+            taken = [*range(*(pool.take(10) or (0, 0)))]
+            await world.endpoints[0].sleep(5e-4)
+            await sharing.depart()
+            return taken
+
+        async def take_later(world: SimulatedWorld, sharing: WorkSharing) -> list[int]:
+            await world.endpoints[0].sleep(3.0)
+            return await take_all(sharing, KEY, 30)
+
+        coroutines = (leave(world, services[0]), take_later(world, services[1]), take_later(world, services[2]))
+        assert sorted(unit for part in run(world, *coroutines) for unit in part) == list(range(30))
+
+
+def test_what_a_leaving_rank_refuses_goes_to_another() -> None:
+    for seed in range(6):
+        world = SimulatedWorld(3, links=Links(latency=1e-3), seed=seed)
+        services = [start_service(endpoint) for endpoint in world.endpoints]
+
+        async def leave(sharing: WorkSharing) -> None:
+            await sharing.open(KEY, PoolSpec(30))
+            await sharing.depart()
+
+        run(world, leave(services[0]), leave(services[1]))
+        assert sorted(run(world, take_all(services[2], KEY, 30))[0]) == list(range(30))
+
+
+def test_nothing_is_over_while_a_hand_over_is_under_way() -> None:
+    """Rank 1, written by hand, says that it has nothing, gets rank 0's units, and takes 2 s to acknowledge them."""
+    world = SimulatedWorld(3, links=Links(latency=1e-3))
+    services = [start_service(world.endpoints[rank]) for rank in (0, 2)]
+    services[0].mark_failed(2)
+    ledger = Ledger(1, np.zeros(3, np.int32), ())
+    ledger.assert_empty(0)
+    Heir(world.endpoints[1], lambda request: [Reply(request.number, table=ledger.table())], delay=2.0)
+
+    async def leave() -> None:
+        await services[0].open(KEY, PoolSpec(30))
+        await services[0].depart()
+
+    async def ask() -> float:
+        pool = await services[1].open(KEY, PoolSpec(30))
+        pool.take(10)
+        world.endpoints[2].spawn(services[1].take(pool))
+        while not pool.exhausted and world.now < 1.9:
+            await world.endpoints[2].sleep(0.01)
+        return world.now
+
+    assert run(world, ask(), leave())[0] >= 1.9
 
 
 def test_a_rank_that_does_not_answer_is_named_and_waited_for_no_longer_than_allowed() -> None:

@@ -49,6 +49,11 @@ class Peer:
             if isinstance(request, Request):
                 for reply in self.answer(request):
                     await self.endpoint.send(source, REPLIES, encode(reply))
+            else:
+                self.endpoint.spawn(self.other(source, request))
+
+    async def other(self, source: int, message: Message) -> None:
+        """What it does about a message that is no request: nothing."""
 
     async def _hear_replies(self) -> None:
         while True:
@@ -171,6 +176,22 @@ def test_a_pool_that_another_rank_opened_otherwise_cannot_be_opened() -> None:
             await services[0].open(KEY, PoolSpec(10, "samples, seed 2"))
 
     run(world, disagree())
+
+
+def test_a_cancelled_take_keeps_nothing() -> None:
+    """Its caller is gone (Ctrl-C) when the units come: the next take gets them."""
+    world = SimulatedWorld(2, links=Links(latency=1.0))
+    services = [start_service(endpoint) for endpoint in world.endpoints]
+
+    async def take() -> list[int]:
+        pool = await services[0].open(KEY, PoolSpec(20))
+        taken = [*range(*(pool.take(10) or (0, 0)))]
+        cancelled = world.endpoints[0].spawn(services[0].take(pool))
+        await world.endpoints[0].sleep(0.5)
+        cancelled.cancel()
+        return taken + await take_all(services[0], KEY, 20)
+
+    assert sorted(run(world, take())[0]) == list(range(20))
 
 
 def test_a_rank_that_never_answers_is_named_when_the_time_is_over() -> None:
