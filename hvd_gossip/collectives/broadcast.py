@@ -32,7 +32,7 @@ async def tree_broadcast(
     chunk = max(1, chunk_bytes // array.dtype.itemsize)
     chunks = [array[start : start + chunk] for start in range(0, array.size, chunk)]
     receives = Receives(endpoint, ranks[(parent + root) % size], channel)
-    queues = [SendQueue(endpoint, ranks[(child + root) % size], channel, receives) for child in children]
+    queues = [SendQueue(endpoint, ranks[(child + root) % size], channel, receives.abort) for child in children]
     try:
         if position:
             await _relay(receives, chunks, queues)

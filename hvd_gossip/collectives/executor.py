@@ -13,11 +13,11 @@ from math import prod
 from typing import Protocol
 
 from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.collectives.allreduce import reduce_vectors
 from hvd_gossip.collectives.broadcast import tree_broadcast
 from hvd_gossip.collectives.gather import ring_allgather
 from hvd_gossip.collectives.reduction import reduction_of
 from hvd_gossip.collectives.request import Request, Result, Signature
-from hvd_gossip.collectives.ring import ring_allreduce
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Task
@@ -186,7 +186,7 @@ class Executor:
         target = source if in_place else Vector(outputs)
         reduction = reduction_of(operation.parts[0].signature, arrays[0], len(operation.ranks))
         ranks, channel = operation.ranks, operation.channel
-        await ring_allreduce(self._endpoint, source, target, ranks, channel, reduction, self._chunk_bytes)
+        await reduce_vectors(self._endpoint, source, target, ranks, channel, reduction, self._chunk_bytes)
         return outputs
 
     async def _allgather(self, operation: Operation) -> list[Array]:

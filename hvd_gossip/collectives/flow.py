@@ -77,14 +77,14 @@ class SendQueue:
     Nothing is awaited by the caller but, at the end, `drained`.
 
     Args:
-        receives: what to abort when a send fails.
+        on_error: called when a send has failed, to wake who waits for something else.
     """
 
-    def __init__(self, endpoint: Endpoint, dest: int, channel: int, receives: Receives) -> None:
+    def __init__(self, endpoint: Endpoint, dest: int, channel: int, on_error: Callable[[BaseException], None]) -> None:
         self._endpoint = endpoint
         self._dest = dest
         self._channel = channel
-        self._receives = receives
+        self._on_error = on_error
         self._backlog: deque[tuple[Array, Callable[[], None]]] = deque()
         self._outstanding = 0
         self._pumping = False
@@ -136,7 +136,7 @@ class SendQueue:
 
     def _fail(self, error: BaseException, then: Callable[[], None]) -> None:
         self._error = error
-        self._receives.abort(error)
+        self._on_error(error)
         waiting = [then, *(one for _, one in self._backlog)]
         self._backlog.clear()
         for one in waiting:

@@ -41,7 +41,7 @@ async def ring_allgather(
         own[...] = block
         return
     receives = Receives(endpoint, ranks[me - 1], channel)
-    sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, receives)
+    sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, receives.abort)
     schedule = ((step, bounds) for step in range(size - 1) for bounds in chunks((me - step - 1) % size))
     try:
         for start, stop in chunks(me):

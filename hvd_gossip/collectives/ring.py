@@ -17,53 +17,12 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from hvd_gossip.collectives.flow import CHUNK_BYTES, WINDOW, ChunkPool, Receives, SendQueue
+from hvd_gossip.collectives.flow import WINDOW, ChunkPool, Receives, SendQueue
+from hvd_gossip.collectives.lanes import Lanes
 from hvd_gossip.collectives.reduction import Reduction
-from hvd_gossip.collectives.request import ReduceOp
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.endpoint import Array, Endpoint
-
-
-async def allreduce(
-    endpoint: Endpoint, array: Array, ranks: Sequence[int], channel: int, op: ReduceOp = ReduceOp.AVERAGE
-) -> None:
-    """Replaces a C-contiguous array, in place, by its reduction over `ranks`, each of which calls this.
-
-    Needs no controller. Nothing else may travel on `channel` between these ranks meanwhile.
-
-    Raises:
-        TransportError: a peer failed.
-    """
-    vector = Vector([array])
-    await ring_allreduce(endpoint, vector, vector, ranks, channel, Reduction(array, op, len(ranks)))
-
-
-async def ring_allreduce(
-    endpoint: Endpoint,
-    source: Vector,
-    target: Vector,
-    ranks: Sequence[int],
-    channel: int,
-    reduction: Reduction,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> None:
-    """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays.
-
-    Raises:
-        TransportError: a peer failed.
-    """
-    arrays = zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True)
-    if len(ranks) == 1:
-        if source is not target or not reduction.is_identity:
-            for given, wanted in arrays:
-                reduction.reduce_all([given.view], wanted.view)
-        return
-    if reduction.prescale != 1.0:
-        for given, wanted in arrays:
-            reduction.prescaled(wanted.view, given.view)
-        source = target
-    await _RingAllreduce(endpoint, source, target, ranks, channel, reduction, chunk_bytes).run()
 
 
 class _Slot(NamedTuple):
@@ -76,7 +35,9 @@ class _Slot(NamedTuple):
     buffer: Any
 
 
-class _RingAllreduce:
+class RingAllreduce:
+    """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays."""
+
     def __init__(
         self,
         endpoint: Endpoint,
@@ -90,22 +51,24 @@ class _RingAllreduce:
         self._source, self._target, self._reduction = source, target, reduction
         self._size = size = len(ranks)
         self._me = me = ranks.index(endpoint.rank)
-        self._chunk = chunk = max(1, chunk_bytes // reduction.accumulator.itemsize)
-        self._lanes = -(-source.length // (size * chunk))
+        self._lanes = Lanes(source.length, size, max(1, chunk_bytes // reduction.accumulator.itemsize))
         self._receives = Receives(endpoint, ranks[me - 1], channel)
-        self._sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, self._receives)
-        used = min(chunk, -(-source.length // size))
+        self._sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, self._receives.abort)
+        used = self._lanes.longest
         self._pool = ChunkPool(source.first, used, reduction.accumulator, 2 * WINDOW + 1)
         self._first_pool = ChunkPool(source.first, used, reduction.dtype, WINDOW)
         self._scratch = ChunkPool(source.first, used, reduction.accumulator, 1)
         self._own_sent: dict[int, Future[None]] = {}
 
     async def run(self) -> None:
-        if not self._lanes:
-            return
+        """Carries it out.
+
+        Raises:
+            TransportError: a peer failed.
+        """
         schedule = self._schedule()
         try:
-            await self._begin(range(min(WINDOW, self._lanes)))
+            await self._begin(range(min(WINDOW, self._lanes.count)))
             ahead = next(schedule, None)
             while ahead is not None or len(self._receives):
                 while ahead is not None and len(self._receives) < WINDOW:
@@ -118,24 +81,15 @@ class _RingAllreduce:
 
     def _schedule(self) -> Iterator[tuple[int, int]]:
         """(step, lane) of every receive, in the order in which the left-hand neighbour sends."""
-        for first in range(0, self._lanes, WINDOW):
+        for first in range(0, self._lanes.count, WINDOW):
             for step in range(2 * self._size - 2):
-                for lane in range(first, min(first + WINDOW, self._lanes)):
+                for lane in range(first, min(first + WINDOW, self._lanes.count)):
                     yield step, lane
-
-    def _bounds(self, lane: int, segment: int) -> tuple[int, int]:
-        """The elements of a lane's segment. All segments but the last lane's are one chunk."""
-        size, start = self._size, lane * self._size * self._chunk
-        segment %= size
-        if lane < self._lanes - 1:
-            return start + segment * self._chunk, start + (segment + 1) * self._chunk
-        length = self._source.length - start
-        return start + length * segment // size, start + length * (segment + 1) // size
 
     async def _begin(self, lanes: range) -> None:
         """Sends the own segments of some lanes on their way."""
         for lane in lanes:
-            start, stop = self._bounds(lane, self._me)
+            start, stop = self._lanes.bounds(lane, self._me)
             if start == stop:
                 continue
             view = self._source.view(start, stop)
@@ -149,7 +103,7 @@ class _RingAllreduce:
 
     async def _post(self, step: int, lane: int) -> None:
         reduces = step < self._size - 1
-        start, stop = self._bounds(lane, self._me - step - 1 if reduces else self._me - step + self._size - 1)
+        start, stop = self._lanes.bounds(lane, self._me - step - 1 if reduces else self._me - step + self._size - 1)
         if start == stop:
             self._receives.skip(_Slot(step, lane, start, stop, None))
             return
@@ -174,10 +128,10 @@ class _RingAllreduce:
             else:
                 self._take(slot, last)
         if slot.step == 2 * self._size - 4 and self._ends_group(slot.lane):
-            await self._begin(range(slot.lane + 1, min(slot.lane + 1 + WINDOW, self._lanes)))
+            await self._begin(range(slot.lane + 1, min(slot.lane + 1 + WINDOW, self._lanes.count)))
 
     def _ends_group(self, lane: int) -> bool:
-        return (lane + 1) % WINDOW == 0 and lane + 1 < self._lanes
+        return (lane + 1) % WINDOW == 0 and lane + 1 < self._lanes.count
 
     async def _add(self, slot: _Slot) -> None:
         """Adds the own share to a partial sum."""

@@ -20,7 +20,7 @@ def test_sends_arrive_in_order_however_many_they_are() -> None:
     arrived: list[int] = []
 
     async def sender() -> None:
-        queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL))
+        queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL).abort)
         for number in range(3000):
             queue.put(np.array([number]))
         await queue.drained()
@@ -38,7 +38,7 @@ def test_sends_arrive_in_order_however_many_they_are() -> None:
 
 def test_only_a_window_of_sends_is_outstanding() -> None:
     world = SimulatedWorld(2, eager_limit=0)
-    queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL))
+    queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL).abort)
     freed: list[int] = []
     for number in range(WINDOW + 3):
         queue.put(np.array([number]), partial(freed.append, number))
@@ -53,7 +53,7 @@ def test_only_a_window_of_sends_is_outstanding() -> None:
 def test_a_failed_send_frees_buffers_and_wakes_who_receives() -> None:
     world = SimulatedWorld(3, eager_limit=0)
     receives = Receives(world.endpoints[0], 2, CHANNEL)
-    queue = SendQueue(world.endpoints[0], 1, CHANNEL, receives)
+    queue = SendQueue(world.endpoints[0], 1, CHANNEL, receives.abort)
     freed: list[int] = []
     for number in range(WINDOW + 2):
         queue.put(np.array([number]), partial(freed.append, number))

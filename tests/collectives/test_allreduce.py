@@ -1,4 +1,4 @@
-"""The ring allreduce without the controller: every size, length, type and cut against NumPy."""
+"""Allreduce without the controller, both algorithms: every size, length, type and cut against NumPy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Average, Max, Product, ReduceOp, Sum, allreduce
+from hvd_gossip.collectives.allreduce import reduce_vectors
 from hvd_gossip.collectives.reduction import Reduction
-from hvd_gossip.collectives.ring import ring_allreduce
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.errors import PeerFailedError
 from hvd_gossip.transport.endpoint import COLLECTIVE_BASE
@@ -27,7 +27,7 @@ from tests.collectives.cluster import (
 )
 
 
-def run_ring(
+def run(
     world: SimulatedWorld,
     sources: list[list[Any]],
     op: ReduceOp,
@@ -35,6 +35,7 @@ def run_ring(
     in_place: bool = False,
     chunk_bytes: int = 64,
     scales: tuple[float, float] = (1.0, 1.0),
+    direct: bool = False,
 ) -> list[list[Any]]:
     """Reduces each rank's list of arrays; returns each rank's list of results."""
     ranks = range(world.size)
@@ -43,8 +44,8 @@ def run_ring(
     for endpoint, source, target in zip(world.endpoints, sources, targets, strict=True):
         given, wanted = Vector(source), Vector(target)
         reduction = Reduction(source[0], op, world.size, *scales)
-        coroutine = ring_allreduce(endpoint, given, wanted, ranks, COLLECTIVE_BASE, reduction, chunk_bytes)
-        tasks.append(endpoint.spawn(coroutine))
+        arguments = (given, wanted, ranks, COLLECTIVE_BASE, reduction, chunk_bytes)
+        tasks.append(endpoint.spawn(reduce_vectors(endpoint, *arguments, direct_ranks=99 if direct else 0)))
     world.run(tasks)
     world.run()
     return targets
@@ -55,10 +56,11 @@ def run_ring(
     lengths=st.lists(st.integers(0, 200), min_size=1, max_size=4),
     reduction=reductions,
     in_place=st.booleans(),
+    direct=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_matches_numpy_on_all_ranks_alike(
-    size: int, lengths: list[int], reduction: tuple[Any, ReduceOp], in_place: bool, seed: int
+    size: int, lengths: list[int], reduction: tuple[Any, ReduceOp], in_place: bool, direct: bool, seed: int
 ) -> None:
     dtype, op = reduction
     if dtype.kind == "b" and op is Average:
@@ -67,7 +69,7 @@ def test_matches_numpy_on_all_ranks_alike(
         [values(dtype, length, seed + 10 * rank + i) for i, length in enumerate(lengths)] for rank in range(size)
     ]
     copies = [[array.copy() for array in arrays] for arrays in sources]
-    results = run_ring(adversarial_world(size, seed), sources, op, in_place=in_place)
+    results = run(adversarial_world(size, seed), sources, op, in_place=in_place, direct=direct)
     for index in range(len(lengths)):
         assert_same_bits([result[index] for result in results])
         assert_reduced(results[0][index], reduced([arrays[index] for arrays in copies], op))
@@ -88,17 +90,18 @@ def test_scales(size: int, reduction: tuple[Any, ReduceOp], scales: tuple[float,
     if dtype.kind == "b":
         dtype = np.dtype(np.int32)
     sources = [[values(dtype, 70, seed + rank)] for rank in range(size)]
-    results = run_ring(adversarial_world(size, seed), sources, op, scales=scales)
+    results = run(adversarial_world(size, seed), sources, op, scales=scales)
     assert_same_bits([result[0] for result in results])
     assert_reduced(results[0][0], reduced([arrays[0] for arrays in sources], op, *scales))
 
 
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("size", [2, 3, 7])
-def test_half_sums_round_once(size: int) -> None:
+def test_half_sums_round_once(size: int, direct: bool) -> None:
     """1 + 2^-9 a rank: in bfloat16 every partial sum would be rounded to the wrong side; in float32 none is."""
     one = np.full(50, 1 + 2**-7, BFLOAT16)
     small = np.full(50, 2**-9, BFLOAT16)
-    results = run_ring(SimulatedWorld(size), [[one]] + [[small]] * (size - 1), Sum)
+    results = run(SimulatedWorld(size), [[one]] + [[small]] * (size - 1), Sum, direct=direct)
     wanted = np.float32(1 + 2**-7 + (size - 1) * 2**-9).astype(BFLOAT16)
     assert (results[0][0] == wanted).all()
 
@@ -106,7 +109,7 @@ def test_half_sums_round_once(size: int) -> None:
 def test_average_of_equal_values_is_that_value() -> None:
     for size in (3, 5, 7):
         array = np.full(100, 0.1, np.float32)
-        results = run_ring(SimulatedWorld(size), [[array]] * size, Average)
+        results = run(SimulatedWorld(size), [[array]] * size, Average)
         np.testing.assert_allclose(results[0][0], array, rtol=1.2e-7)
 
 
@@ -118,26 +121,28 @@ def test_public_function_reduces_in_place_among_some_ranks() -> None:
     assert all((array == 4).all() for array in arrays.values())
 
 
-def test_64_ranks() -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_64_ranks(direct: bool) -> None:
     world = adversarial_world(64, 3)
     sources = [[np.full(1000, rank, np.float64)] for rank in range(64)]
-    results = run_ring(world, sources, Average)
+    results = run(world, sources, Average, direct=direct)
     assert all((result[0] == 31.5).all() for result in results)
 
 
-def test_many_lanes_use_few_buffers() -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_many_lanes_use_few_buffers(direct: bool) -> None:
     """Memory besides the arrays does not grow with them: buffers are used again."""
     peaks = []
     for length in (20_000, 200_000):
         made: list[int] = []
         world = SimulatedWorld(3)
         sources = [[np.ones(length, np.float32)] for _ in range(3)]
-        pool = "hvd_gossip.collectives.flow.module_of"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pool, lambda _, made=made: _Counting(made))
-            run_ring(world, sources, Sum, chunk_bytes=1024)
+            for module in ("flow", "direct"):
+                patch.setattr(f"hvd_gossip.collectives.{module}.module_of", lambda _, made=made: _Counting(made))
+            run(world, sources, Sum, chunk_bytes=1024, direct=direct)
         peaks.append(sum(made))
-    assert peaks[0] == peaks[1] <= 3 * 13 * 1024
+    assert 0 < peaks[0] == peaks[1] <= 3 * 13 * 1024
 
 
 class _Counting:
@@ -153,19 +158,25 @@ class _Counting:
 
 
 def test_product_of_zero_length() -> None:
-    results = run_ring(SimulatedWorld(4), [[np.empty((0,), np.float32)]] * 4, Product)
+    results = run(SimulatedWorld(4), [[np.empty((0,), np.float32)]] * 4, Product)
     assert all(result[0].shape == (0,) for result in results)
 
 
 @pytest.mark.parametrize("victim", [1, 2])
-def test_a_death_fails_the_others(victim: int) -> None:
-    """Neighbours learn of the death from their receives and sends; nobody returns a result."""
+@pytest.mark.parametrize("length", [500_000, 3000])
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_death_fails_the_others(victim: int, length: int, direct: bool) -> None:
+    """Its neighbours learn of the death from their receives and sends; nobody returns a result."""
     world = SimulatedWorld(3)
-    arrays = [np.ones(500_000, np.float32) for _ in range(3)]
-    tasks = [endpoint.spawn(allreduce(endpoint, arrays[endpoint.rank], range(3), 9000)) for endpoint in world.endpoints]
+    tasks = []
+    for endpoint in world.endpoints:
+        vector = Vector([np.ones(length, np.float32)])
+        reduction = Reduction(vector.first, Sum, 3)
+        arguments = (vector, vector, range(3), COLLECTIVE_BASE, reduction)
+        tasks.append(endpoint.spawn(reduce_vectors(endpoint, *arguments, direct_ranks=99 if direct else 0)))
     for task in tasks:
         task.add_callback(lambda _: None)
-    world.kill(victim, at=30e-6)
+    world.kill(victim, at=15e-6)
     world.run()
     errors = [task.error() for task in tasks if task is not tasks[victim]]
     assert [type(error) for error in errors] == [PeerFailedError] * 2
