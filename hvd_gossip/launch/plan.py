@@ -23,7 +23,14 @@ AGENT = (sys.executable, "-I", "-S", str(Path(options.__file__).parent))
 LARGEST_CHECKED = 256
 """Up to this many ranks the topology is built beforehand, to see whether the algorithm can use it."""
 
-_ALLOCATIONS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+_ALLOCATIONS = (
+    *("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "PE_HOSTFILE"),  # resource managers
+    *(
+        "OMPI_MCA_orte_default_hostfile",
+        "PRTE_MCA_prte_default_hostfile",
+        "HYDRA_HOST_FILE",
+    ),  # Kubernetes' MPI operator
+)
 
 
 @dataclass(frozen=True)
@@ -127,5 +134,5 @@ def _oversubscribed(np: int, hosts: Sequence[Host], environ: Mapping[str, str]) 
 
 
 def _allocated(environ: Mapping[str, str]) -> bool:
-    """Whether a resource manager says where ranks run; its limits are its own."""
+    """Whether somebody else says where ranks run; the limits are theirs."""
     return any(name in environ for name in _ALLOCATIONS)

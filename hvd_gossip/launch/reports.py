@@ -144,6 +144,7 @@ class ReportServer:
         try:
             hello = json.loads(await reader.readline())
             if hmac.compare_digest(hello["token"], self.token):
+                writer.write(json.dumps({"welcome": self.token}).encode() + b"\n")
                 await self._listen(reader, writer, hello)
         except (OSError, ValueError, LookupError, TypeError) as error:  # not one of ours, or it died while it spoke
             _logger.debug("connection from %s: %r", writer.get_extra_info("peername"), error)

@@ -85,7 +85,7 @@ def mpich(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Launches:
 
 @pytest.mark.parametrize("np", [1, 2, 4])
 def test_all_ranks_run_and_end(start: Launches, np: int) -> None:
-    done = start(np, "print('rank', rank, 'of', size, sys.argv[1:])", "--lr", "a b")
+    done = start(np, "os.write(1, f'rank {rank} of {size} {sys.argv[1:]}\\n'.encode())", "--lr", "a b")
     assert (done.exit_code, done.first_failure, done.stopped_by) == (0, None, None)
     assert sorted(end.rank for end in done.ends) == list(range(np))
     assert sorted(start.output.splitlines()) == [f"rank {rank} of {np} ['--lr', 'a b']" for rank in range(np)]

@@ -27,6 +27,7 @@ class Peer:
         self.socket = socket.create_connection(server.addresses[0])
         self.lines = self.socket.makefile("rb")
         self.say({"token": server.token, "rank": 0, "host": "host", "pid": 100} | hello)
+        assert self.hears() == {"welcome": server.token}
 
     def say(self, message: object) -> None:
         self.socket.sendall(json.dumps(message).encode() + b"\n")

@@ -6,9 +6,12 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
-CONNECT_S = 5.0
-"""How long to try each of the launcher's addresses."""
+CONNECT_S, WELCOME_S = 5.0, 30.0
+"""How long each of the launcher's addresses may take to be reached, and then to answer."""
+LINE_BYTES = 1000
+"""Longest welcome that is listened to."""
 
 
 class Channel(threading.Thread):
@@ -43,19 +46,37 @@ class Channel(threading.Thread):
 
     def tell(self, message: Mapping[str, object]) -> bool:
         """Sends a message, waiting for the connection when it is still being made; whether it went out."""
-        self._tried.wait(CONNECT_S * len(self._addresses))
+        self._tried.wait((CONNECT_S + WELCOME_S) * len(self._addresses))
         return self._socket is not None and _send(self._socket, message)
+
+    def close(self) -> None:
+        """Ends the connection, if there is one."""
+        if self._socket is not None:
+            with suppress(OSError):  # the launcher may have ended it first
+                self._socket.shutdown(socket.SHUT_RDWR)
+            self.join()
+            self._socket.close()
 
     def _connect(self) -> socket.socket | None:
         for address in self._addresses:
             try:
                 connection = socket.create_connection(address, timeout=CONNECT_S)
-            except OSError:  # one of several names of the launcher's host; if none is reachable, the end is printed
+            except OSError:  # one of several addresses of the launcher's host; if none works, the end is printed
                 continue
-            connection.settimeout(None)
-            if _send(connection, self._hello):
+            if self._welcomed(connection):
+                connection.settimeout(None)
                 return connection
+            connection.close()
         return None
+
+    def _welcomed(self, connection: socket.socket) -> bool:
+        """Whether it is the launcher: seen from here, its address may be another machine's, or this one's own."""
+        try:
+            connection.settimeout(WELCOME_S)
+            answer = _line(connection) if _send(connection, self._hello) else b""
+            return bool(json.loads(answer or b"null") == {"welcome": self._hello["token"]})
+        except (OSError, ValueError):
+            return False
 
     def _listen(self, connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
@@ -64,6 +85,14 @@ class Channel(threading.Thread):
                     self._on_signal(json.loads(line)["signal"])
             except OSError:  # a reset is an end like any other
                 return
+
+
+def _line(connection: socket.socket) -> bytes:
+    """One line, and not a byte of what follows; short if the other side says no more."""
+    line = b""
+    while not line.endswith(b"\n") and len(line) < LINE_BYTES and (byte := connection.recv(1)):
+        line += byte
+    return line
 
 
 def _send(connection: socket.socket, message: Mapping[str, object]) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 
 TAIL_LINES, LINE_LIMIT = 20, 2000
-PARTIAL_LINE_S = 0.05
+PARTIAL_LINE_S = 0.2
 """How long the start of a line is held back for its end, so that the lines of several ranks do not mix."""
 DRAIN_S = 0.5
 """How long to go on reading what a command's own children still write after its end."""
