@@ -59,7 +59,7 @@ class Lanes:
         self._channel = channel
         self._corrected = corrected
         self._exchanges = 0
-        self._pool: dict[tuple[str, int], list[Array]] = {}
+        self._pool: dict[tuple[object, int], list[Array]] = {}
         self.nbytes = sum(chunk.x.size * replica.wire_type(chunk, wire).itemsize for chunk in replica.chunks)
 
     async def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
@@ -122,11 +122,11 @@ class Lanes:
 
     def _borrow(self, chunk: Chunk) -> Array:
         dtype = self._replica.wire_type(chunk, self._wire)
-        free = self._pool.get((dtype.name, chunk.capacity))
+        free = self._pool.get((dtype, chunk.capacity))
         return free.pop() if free else self._replica.space.wire(chunk.capacity, dtype)
 
     def _give_back(self, buffer: Array) -> None:
-        self._pool.setdefault((buffer.dtype.name, buffer.size), []).append(buffer)
+        self._pool.setdefault((buffer.dtype, buffer.size), []).append(buffer)
 
 
 def both_finite(mine: Array, theirs: Array) -> bool:

@@ -7,8 +7,8 @@ CUDA-aware, else pinned host staging. Algorithms see only this protocol.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,10 +78,8 @@ class HostSpace:
     def wire(self, length: int, dtype: np.dtype[Any]) -> Array:
         return np.empty(length, dtype)
 
-    @contextmanager
-    def engine(self, chunk: Guarded) -> Iterator[None]:
-        with chunk.lock:
-            yield
+    def engine(self, chunk: Guarded) -> Any:
+        return chunk.lock
 
     training = engine
 
