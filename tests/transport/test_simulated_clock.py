@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from typing import Any
 
@@ -97,6 +98,13 @@ def test_a_cancelled_timer_does_not_move_the_clock_and_is_swept() -> None:
     assert len(world._heap) < 2500
 
 
+def test_an_endless_sleep_leaves_no_event() -> None:
+    world = SimulatedWorld(1)
+    timer = world.endpoints[0].sleep(math.inf)
+    world.run()
+    assert (world.now, timer.done()) == (0.0, False)
+
+
 def test_poll_is_done_once_its_condition_holds() -> None:
     world = SimulatedWorld(1)
     endpoint = world.endpoints[0]
@@ -185,6 +193,24 @@ def test_the_past_cannot_be_changed() -> None:
     world.run([world.endpoints[0].sleep(1.0)])
     with pytest.raises(ValueError, match=r"0\.5 has passed"):
         world.call_at(0.5, lambda: None)
+
+
+def test_a_run_leaves_the_garbage_collector_as_it_was() -> None:
+    world, before = SimulatedWorld(1), gc.get_threshold()
+    during: list[tuple[int, int, int]] = []
+    world.call_at(1.0, lambda: during.append(gc.get_threshold()))
+    world.run()
+    assert during[0] != before
+    assert gc.get_threshold() == before
+
+
+def test_bytes_are_counted_where_they_leave() -> None:
+    world = SimulatedWorld(2, eager_limit=16)
+    for size in (10, 100):
+        world.endpoints[0].send(1, 64, np.zeros(size, np.uint8))
+        world.endpoints[1].recv(0, 64, np.zeros(size, np.uint8))
+    world.run()
+    assert [endpoint.bytes_sent for endpoint in world.endpoints] == [110, 0]
 
 
 # Deadlocks
