@@ -60,7 +60,6 @@ class Reply(NamedTuple):
         granted: units that now belong to the asker.
         remaining: units that the answering rank still has.
         table: what its ledger knows.
-        last_grant: (rank, units) of its last grant to anybody else: where to look for what it no longer has.
         exhausted: nobody has anything left.
         problem: why nothing can be shared between the two, if that is so.
     """
@@ -69,7 +68,6 @@ class Reply(NamedTuple):
     granted: tuple[Interval, ...] = ()
     remaining: int = 0
     table: bytes = b""
-    last_grant: tuple[int, int] | None = None
     exhausted: bool = False
     problem: str = ""
 

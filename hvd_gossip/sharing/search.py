@@ -66,7 +66,6 @@ class Search:
         self._retry_at: dict[int, float] = {}
         self._retry_after = FIRST_RETRY
         self._probed_at = 0.0
-        self._last_grant: tuple[int, int] | None = None
         self._gained = False
         self._look_ahead = math.ceil(math.log2(self._endpoint.size + 1)) + 4
 
@@ -108,14 +107,11 @@ class Search:
         granted = self.pool.grant(request)
         if granted:
             self.ledger.require(source, request.number)
-            self._last_grant = (source, sum(stop - start for start, stop in granted))
         return granted
 
     def reply(self, number: int, granted: tuple[Interval, ...]) -> Reply:
-        """The answer to a request, with a hint where to go on if it was in vain."""
-        pool = self.pool
-        hint = None if granted else self._last_grant
-        return Reply(number, granted, pool.remaining, self.ledger.table(), hint, pool.exhausted)
+        """The answer to a request."""
+        return Reply(number, granted, self.pool.remaining, self.ledger.table(), self.pool.exhausted)
 
     def hear_request(self, source: int, request: Request) -> None:
         self._believed[source] = request.remaining
@@ -126,9 +122,6 @@ class Search:
         self.asked.pop(source, None)
         self.ledger.merge(reply.table)
         self._believed[source] = reply.remaining
-        if reply.last_grant is not None and reply.last_grant[0] != self._endpoint.rank:
-            rank, units = reply.last_grant
-            self._believed[rank] = max(self._believed[rank], units)
         if reply.granted:
             self._gained, self._retry_after = True, FIRST_RETRY
         elif not reply.remaining:

@@ -42,7 +42,7 @@ def check_exactly_once(shift: Shift) -> None:
 
 
 @given(shifts(quitting=False))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_workers_that_stay_to_the_end(arguments: dict[str, Any]) -> None:
     shift = Shift(**arguments).run()
     check_exactly_once(shift)
@@ -51,6 +51,6 @@ def test_workers_that_stay_to_the_end(arguments: dict[str, Any]) -> None:
 
 
 @given(shifts(quitting=True))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_workers_that_depart_at_any_moment(arguments: dict[str, Any]) -> None:
     check_exactly_once(Shift(**arguments).run())
