@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hvd_gossip.collectives.direct import DirectAllreduce
-from hvd_gossip.collectives.flow import CHUNK_BYTES
+from hvd_gossip.collectives.flow import Transfer
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.request import ReduceOp
 from hvd_gossip.collectives.ring import RingAllreduce
@@ -27,18 +27,11 @@ async def allreduce(
         TransportError: a peer failed.
     """
     vector = Vector([array])
-    await reduce_vectors(endpoint, vector, vector, ranks, channel, Reduction(array, op, len(ranks)))
+    await reduce_vectors(Transfer(endpoint, ranks, channel), vector, vector, Reduction(array, op, len(ranks)))
 
 
 async def reduce_vectors(
-    endpoint: Endpoint,
-    source: Vector,
-    target: Vector,
-    ranks: Sequence[int],
-    channel: int,
-    reduction: Reduction,
-    chunk_bytes: int = CHUNK_BYTES,
-    direct_ranks: int = DIRECT_RANKS,
+    transfer: Transfer, source: Vector, target: Vector, reduction: Reduction, direct_ranks: int = DIRECT_RANKS
 ) -> None:
     """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays.
 
@@ -46,14 +39,12 @@ async def reduce_vectors(
         TransportError: a peer failed.
     """
     arrays = zip(source.pieces(0, source.length), target.pieces(0, target.length), strict=True)
-    if len(ranks) == 1:
-        if source is not target or not reduction.is_identity:
+    alone = len(transfer.ranks) == 1
+    if reduction.prescale != 1.0 or (alone and not (source is target and reduction.is_identity)):
+        with transfer.memory.computing():
             for given, wanted in arrays:
-                reduction.reduce_all([given.view], wanted.view)
-        return
-    if reduction.prescale != 1.0:
-        for given, wanted in arrays:
-            reduction.prescaled(wanted.view, given.view)
+                (reduction.reduce_one if alone else reduction.prescaled)(wanted.view, given.view)
         source = target
-    algorithm = DirectAllreduce if len(ranks) <= direct_ranks else RingAllreduce
-    await algorithm(endpoint, source, target, ranks, channel, reduction, chunk_bytes).run()
+    if not alone:
+        algorithm = DirectAllreduce if len(transfer.ranks) <= direct_ranks else RingAllreduce
+        await algorithm(transfer, source, target, reduction).run()

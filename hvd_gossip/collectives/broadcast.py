@@ -8,31 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hvd_gossip.collectives.flow import CHUNK_BYTES, WINDOW, Receives, SendQueue
-from hvd_gossip.transport.endpoint import Array, Endpoint
+from hvd_gossip.collectives.flow import WINDOW, Receives, SendQueue, Transfer
+from hvd_gossip.transport.endpoint import Array
 
 
-async def tree_broadcast(
-    endpoint: Endpoint,
-    array: Array,
-    ranks: Sequence[int],
-    root_rank: int,
-    channel: int,
-    chunk_bytes: int = CHUNK_BYTES,
-) -> None:
+async def tree_broadcast(transfer: Transfer, array: Array, root_rank: int) -> None:
     """array <- the root's array, on every rank. 1-D.
 
     Raises:
         TransportError: a peer failed.
     """
-    size = len(ranks)
-    root = ranks.index(root_rank)
-    position = (ranks.index(endpoint.rank) - root) % size
-    parent, children = neighbours(position, size, array.nbytes >= size * chunk_bytes)
-    chunk = max(1, chunk_bytes // array.dtype.itemsize)
+    size, root = len(transfer.ranks), transfer.ranks.index(root_rank)
+    position = (transfer.position - root) % size
+    parent, children = neighbours(position, size, array.nbytes >= size * transfer.chunk_bytes)
+    chunk = transfer.chunk_length(array.dtype)
     chunks = [array[start : start + chunk] for start in range(0, array.size, chunk)]
-    receives = Receives(endpoint, ranks[(parent + root) % size], channel)
-    queues = [SendQueue(endpoint, ranks[(child + root) % size], channel, receives.abort) for child in children]
+    receives = Receives(transfer, parent + root)
+    queues = [SendQueue(transfer, child + root, receives.abort) for child in children]
     try:
         if position:
             await _relay(receives, chunks, queues)
@@ -68,7 +60,7 @@ async def _relay(receives: Receives, chunks: Sequence[Array], queues: Sequence[S
     ahead = 0
     for _ in chunks:
         while ahead < len(chunks) and len(receives) < WINDOW:
-            receives.post(chunks[ahead], chunks[ahead])
+            await receives.post(chunks[ahead], chunks[ahead])
             ahead += 1
         _pass_on(await receives.next(), queues)
 

@@ -10,7 +10,7 @@ from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import Key
 from hvd_gossip.collectives.coordinator import State
 from hvd_gossip.collectives.eager import payload_of, unpack
-from hvd_gossip.collectives.executor import Executor, Operation
+from hvd_gossip.collectives.executor import Executor, Operation, TransferOptions
 from hvd_gossip.collectives.messages import DUPLICATE, name_ranks
 from hvd_gossip.collectives.request import Request, Result, Signature
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
@@ -65,9 +65,8 @@ class Client:
         state: State,
         trace: Trace | None,
         *,
-        wait_timeout: float,
         eager_bytes: int,
-        chunk_bytes: int,
+        options: TransferOptions,
         on_requests: Callable[[], None],
         on_departed: Callable[[wire.Departed], None],
         on_failure: Callable[[int, str], None],
@@ -87,8 +86,7 @@ class Client:
         self.closed = ""
         self.executor = Executor(
             endpoint,
-            wait_timeout,
-            chunk_bytes,
+            options,
             on_end=self._end,
             on_failure=lambda operation, error: on_failure(operation.sequence, str(error)),
         )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from hvd_gossip.buffers.space import Space
 from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import ResponseCache
 from hvd_gossip.collectives.client import Client, Trace
 from hvd_gossip.collectives.coordinator import Coordinator, State
 from hvd_gossip.collectives.eager import EAGER_BYTES
-from hvd_gossip.collectives.flow import CHUNK_BYTES
+from hvd_gossip.collectives.executor import TransferOptions
 from hvd_gossip.collectives.mailbox import Mailbox
 from hvd_gossip.collectives.messages import name_ranks
 from hvd_gossip.collectives.request import ReduceOp, Request, Result
@@ -43,7 +44,7 @@ class Collectives:
         trace: takes what a timeline shows.
         wait_timeout: seconds that one transfer may last before it fails.
         eager_bytes: arrays of at most this divided by the number of ranks travel with the request and the answer.
-        chunk_bytes: of the pieces in which larger arrays travel.
+        chunk_bytes, space_of: see TransferOptions.
     """
 
     def __init__(
@@ -60,7 +61,8 @@ class Collectives:
         trace: Trace | None = None,
         wait_timeout: float = 1800.0,
         eager_bytes: int = EAGER_BYTES,
-        chunk_bytes: int = CHUNK_BYTES,
+        chunk_bytes: int = TransferOptions.chunk_bytes,
+        space_of: Callable[[Sequence[Array]], Space] = TransferOptions.space_of,
     ) -> None:
         self._endpoint = endpoint
         self._rank = endpoint.rank
@@ -75,9 +77,8 @@ class Collectives:
             endpoint,
             self._state,
             trace,
-            wait_timeout=wait_timeout,
             eager_bytes=eager_bytes,
-            chunk_bytes=chunk_bytes,
+            options=TransferOptions(wait_timeout, chunk_bytes, space_of),
             on_requests=self._flush_soon,
             on_departed=self._see_departed,
             on_failure=self._report,

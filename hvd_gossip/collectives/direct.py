@@ -10,17 +10,15 @@ sent and posted itself, so no circle of waits can close.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from hvd_gossip.buffers.arrays import module_of
-from hvd_gossip.collectives.flow import Receives, SendQueue
+from hvd_gossip.collectives.flow import Receives, SendQueue, Transfer
 from hvd_gossip.collectives.lanes import Lanes
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.tasks import Future
-from hvd_gossip.transport.endpoint import Array, Endpoint
+from hvd_gossip.transport.endpoint import Array
 
 DEPTH = 2
 """So many lanes are under way."""
@@ -44,25 +42,17 @@ class _Unsent:
 class DirectAllreduce:
     """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        source: Vector,
-        target: Vector,
-        ranks: Sequence[int],
-        channel: int,
-        reduction: Reduction,
-        chunk_bytes: int,
-    ) -> None:
+    def __init__(self, transfer: Transfer, source: Vector, target: Vector, reduction: Reduction) -> None:
         self._source, self._target, self._reduction = source, target, reduction
-        self._ranks = ranks
-        self._me = me = ranks.index(endpoint.rank)
-        size = len(ranks)
-        self._lanes = Lanes(source.length, size, max(1, chunk_bytes // reduction.dtype.itemsize))
+        self._ranks = transfer.ranks
+        self._memory = transfer.memory
+        self._me = me = transfer.position
+        size = len(transfer.ranks)
+        self._lanes = Lanes(source.length, size, transfer.chunk_length(reduction.dtype))
         # Everybody begins with another peer, so that no rank is sent to by all at once.
         self._peers = [(me + step) % size for step in range(1, size)]
-        self._receives = {peer: Receives(endpoint, ranks[peer], channel) for peer in self._peers}
-        self._sends = {peer: SendQueue(endpoint, ranks[peer], channel, self._abort) for peer in self._peers}
+        self._receives = {peer: Receives(transfer, peer) for peer in self._peers}
+        self._sends = {peer: SendQueue(transfer, peer, self._abort) for peer in self._peers}
         self._buffers: dict[tuple[Any, ...], Array] = {}
         self._unsent: dict[tuple[str, int], _Unsent] = {}
 
@@ -99,13 +89,15 @@ class DirectAllreduce:
                 self._receives[peer].skip(None)
             else:
                 into = self._buffer("share", lane, peer)[: stop - start]
-                self._receives[peer].post(into, into)
+                await self._receives[peer].post(into, into)
         for peer in self._peers:
             low, high = self._lanes.bounds(lane, peer)
             if low < high:
                 chunk = self._source.view(low, high)
                 if chunk is None:
-                    chunk = self._source.read(low, high, self._buffer("sent share", lane, peer))
+                    buffer = self._buffer("sent share", lane, peer)
+                    with self._memory.computing():
+                        chunk = self._source.read(low, high, buffer)
                 self._send(peer, chunk, "share", lane)
 
     async def _reduce(self, lane: int) -> None:
@@ -123,17 +115,18 @@ class DirectAllreduce:
             # Not in the result's memory before the last addition: in place, it holds the own share. The first share's
             # buffer is free for it, since nothing before that share is a buffer.
             partial_sum, total = shares[min(self._peers)], result
-        for low, high, own in self._source.pieces(start, stop):
-            first, *others, last = [
-                own if rank == self._me else shares[rank][low:high] for rank in range(len(self._peers) + 1)
-            ]
-            for part in others:
-                self._reduction.combine(partial_sum[low:high], first, part)
-                first = partial_sum[low:high]
-            self._reduction.combine(total[low:high], first, last)
-        self._reduction.finish(result, total)
-        if whole is None:
-            self._target.write(start, stop, result)
+        with self._memory.computing():
+            for low, high, own in self._source.pieces(start, stop):
+                first, *others, last = [
+                    own if rank == self._me else shares[rank][low:high] for rank in range(len(self._ranks))
+                ]
+                for part in others:
+                    self._reduction.combine(partial_sum[low:high], first, part)
+                    first = partial_sum[low:high]
+                self._reduction.combine(total[low:high], first, last)
+            self._reduction.finish(result, total)
+            if whole is None:
+                self._target.write(start, stop, result)
         for peer in self._peers:
             self._send(peer, result, "result", lane)
 
@@ -147,14 +140,15 @@ class DirectAllreduce:
                 continue
             view = self._target.view(start, stop)
             into = self._buffer("result", lane, peer)[: stop - start] if view is None else view
-            self._receives[peer].post(into, into)
+            await self._receives[peer].post(into, into)
 
     async def _take_results(self, lane: int) -> None:
         for peer in self._peers:
             chunk = await self._receives[peer].next()
             start, stop = self._lanes.bounds(lane, peer)
             if start < stop and self._target.view(start, stop) is None:
-                self._target.write(start, stop, chunk)
+                with self._memory.computing():
+                    self._target.write(start, stop, chunk)
 
     def _send(self, peer: int, chunk: Array, what: str, lane: int) -> None:
         if (what, lane) not in self._unsent:
@@ -179,8 +173,7 @@ class DirectAllreduce:
         """A buffer of one chunk, used again DEPTH lanes later."""
         key = what, lane % DEPTH, peer
         if key not in self._buffers:
-            empty = module_of(self._source.first).empty
-            self._buffers[key] = empty(self._lanes.longest, dtype or self._reduction.dtype)
+            self._buffers[key] = self._memory.empty(self._lanes.longest, dtype or self._reduction.dtype)
         return self._buffers[key]
 
     def _abort(self, error: BaseException) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hvd_gossip.collectives.memory import is_on_device
 from hvd_gossip.collectives.reduction import reduction_of
 from hvd_gossip.collectives.request import Request, Signature, dtype_of
 from hvd_gossip.collectives.wire import Submission
@@ -31,7 +32,7 @@ def payload_of(request: Request, rank: int, size: int, eager_bytes: int = EAGER_
     limit = eager_bytes // size
     if request.kind == "allgather":
         limit //= size
-    if array.nbytes > limit or not isinstance(array, np.ndarray):
+    if array.nbytes > limit or is_on_device(array):
         return None
     if request.kind == "broadcast" and rank != request.root_rank:
         return b""

@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Protocol
+from typing import Any, Protocol
 
-from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.buffers.cuda import space_of
+from hvd_gossip.buffers.space import Space
 from hvd_gossip.collectives.allreduce import reduce_vectors
 from hvd_gossip.collectives.broadcast import tree_broadcast
+from hvd_gossip.collectives.flow import CHUNK_BYTES, Transfer
 from hvd_gossip.collectives.gather import ring_allgather
+from hvd_gossip.collectives.memory import HOST, DeviceMemory, Memory, is_on_device
 from hvd_gossip.collectives.reduction import reduction_of
 from hvd_gossip.collectives.request import Request, Result, Signature
 from hvd_gossip.collectives.vector import Vector
@@ -72,12 +76,30 @@ class Operation:
             part.future.set_error(error)
 
 
+def _staged(arrays: Sequence[Array]) -> Space:
+    return space_of(arrays, cuda_aware=False)
+
+
+@dataclass(frozen=True)
+class TransferOptions:
+    """How transfers are run.
+
+    Attributes:
+        wait_timeout: seconds that one may last.
+        chunk_bytes: of the pieces in which arrays travel.
+        space_of: the space of CuPy arrays, by which the engine's work on them is ordered; the default stages through host
+            memory.
+    """
+
+    wait_timeout: float = 1800.0
+    chunk_bytes: int = CHUNK_BYTES
+    space_of: Callable[[Sequence[Array]], Space] = _staged
+
+
 class Executor:
     """Runs transfers on one rank.
 
     Args:
-        wait_timeout: seconds that one transfer may last.
-        chunk_bytes: of the pieces in which arrays travel.
         on_end: called with every operation that has ended, before its requests are completed.
         on_failure: called as `on_failure(operation, error)` when one failed here, not by `abort`.
     """
@@ -85,15 +107,14 @@ class Executor:
     def __init__(
         self,
         endpoint: Endpoint,
-        wait_timeout: float,
-        chunk_bytes: int,
+        options: TransferOptions,
         *,
         on_end: Callable[[Operation], None],
         on_failure: Callable[[Operation, BaseException], None],
     ) -> None:
         self._endpoint = endpoint
-        self._wait_timeout = wait_timeout
-        self._chunk_bytes = chunk_bytes
+        self._options = options
+        self._devices: dict[int, DeviceMemory] = {}
         self._on_end = on_end
         self._on_failure = on_failure
         self._waiting: deque[Operation] = deque()
@@ -128,15 +149,15 @@ class Executor:
 
     def next_due(self) -> float | None:
         """When the first running transfer will have lasted too long, or None."""
-        return min((one.started + self._wait_timeout for one, _ in self._running.values()), default=None)
+        return min((one.started + self._options.wait_timeout for one, _ in self._running.values()), default=None)
 
     def expire(self, now: float) -> None:
         """Gives up transfers that have lasted too long; the error names who was waited for."""
         for operation, task in list(self._running.values()):
-            if now >= operation.started + self._wait_timeout:
+            if now >= operation.started + self._options.wait_timeout:
                 text = (
                     f"rank {self._endpoint.rank}: {operation} among ranks {list(operation.ranks)} was given up after "
-                    f"{self._wait_timeout:g} s (wait_timeout) of {task.waiting_for()}"
+                    f"{self._options.wait_timeout:g} s (wait_timeout) of {task.waiting_for()}"
                 )
                 error = WaitTimeoutError(text)
                 self.abort(operation.sequence, error)
@@ -169,49 +190,77 @@ class Executor:
         else:
             operation.fail(error)
 
-    def _execute(self, operation: Operation) -> Awaitable[list[Array]]:
-        kind = operation.parts[0].signature.kind
-        if kind == "allreduce":
-            return self._allreduce(operation)
-        return self._allgather(operation) if kind == "allgather" else self._broadcast(operation)
-
-    async def _allreduce(self, operation: Operation) -> list[Array]:
-        arrays = [_array(part) for part in operation.parts]
-        outputs = [
-            module_of(array).empty_like(array) if part.request.output is None else part.request.output
-            for part, array in zip(operation.parts, arrays, strict=True)
-        ]
-        in_place = all(output is array for output, array in zip(outputs, arrays, strict=True))
-        source = Vector(arrays)
-        target = source if in_place else Vector(outputs)
-        reduction = reduction_of(operation.parts[0].signature, arrays[0], len(operation.ranks))
-        ranks, channel = operation.ranks, operation.channel
-        await reduce_vectors(self._endpoint, source, target, ranks, channel, reduction, self._chunk_bytes)
+    async def _execute(self, operation: Operation) -> list[Array]:
+        memory = self._memory(operation.parts[0].request.array)
+        transfer = Transfer(self._endpoint, operation.ranks, operation.channel, self._options.chunk_bytes, memory)
+        for part in operation.parts:
+            if part.request.ready is not None:
+                await self._endpoint.poll(
+                    partial(_is_done, part.request.ready), "the device to finish what was submitted"
+                )
+        outputs = await _ALGORITHMS[operation.parts[0].signature.kind](transfer, operation)
+        await memory.settled()
         return outputs
 
-    async def _allgather(self, operation: Operation) -> list[Array]:
-        array = _array(operation.parts[0])
-        row = array.shape[1:]
-        output = module_of(array).empty((sum(operation.sizes), *row), array.dtype)
-        lengths = [size * prod(row) for size in operation.sizes]
-        block, flat = array.reshape(-1), output.reshape(-1)
-        ranks, channel = operation.ranks, operation.channel
-        await ring_allgather(self._endpoint, block, flat, lengths, ranks, channel, self._chunk_bytes)
-        return [output]
+    def _memory(self, array: Array) -> Memory:
+        if not is_on_device(array):
+            return HOST
+        device = array.device.id
+        if device not in self._devices:
+            self._devices[device] = DeviceMemory(self._endpoint, array, self._options.space_of([array]))
+        return self._devices[device]
 
-    async def _broadcast(self, operation: Operation) -> list[Array]:
-        request = operation.parts[0].request
-        array = _array(operation.parts[0])
-        is_root = self._endpoint.rank == request.root_rank
-        output = module_of(array).empty_like(array) if request.output is None else request.output
-        flat = (array if is_root else output).reshape(-1)
-        ranks, channel = operation.ranks, operation.channel
-        await tree_broadcast(self._endpoint, flat, ranks, request.root_rank, channel, self._chunk_bytes)
-        if is_root and output is not array:
+
+def _is_done(event: Any) -> bool:
+    return bool(event.done)
+
+
+async def _allreduce(transfer: Transfer, operation: Operation) -> list[Array]:
+    arrays = [_array(part) for part in operation.parts]
+    outputs = [_output(transfer.memory, part) for part in operation.parts]
+    in_place = all(output is array for output, array in zip(outputs, arrays, strict=True))
+    source = Vector(arrays)
+    target = source if in_place else Vector(outputs)
+    reduction = reduction_of(operation.parts[0].signature, arrays[0], len(operation.ranks))
+    await reduce_vectors(transfer, source, target, reduction)
+    return outputs
+
+
+async def _allgather(transfer: Transfer, operation: Operation) -> list[Array]:
+    array = _array(operation.parts[0])
+    row = array.shape[1:]
+    lengths = [size * prod(row) for size in operation.sizes]
+    output = transfer.memory.empty(sum(lengths), array.dtype)
+    await ring_allgather(transfer, array.reshape(-1), output, lengths)
+    return [output.reshape(sum(operation.sizes), *row)]
+
+
+async def _broadcast(transfer: Transfer, operation: Operation) -> list[Array]:
+    part = operation.parts[0]
+    array, output = _array(part), _output(transfer.memory, part)
+    is_root = transfer.endpoint.rank == part.request.root_rank
+    await tree_broadcast(transfer, (array if is_root else output).reshape(-1), part.request.root_rank)
+    if is_root and output is not array:
+        with transfer.memory.computing():
             output[...] = array
-        return [output]
+    return [output]
+
+
+_ALGORITHMS: dict[str, Callable[[Transfer, Operation], Awaitable[list[Array]]]] = {
+    "allreduce": _allreduce,
+    "allgather": _allgather,
+    "broadcast": _broadcast,
+}
+"""What carries out each kind; barriers are answered by the coordinator."""
 
 
 def _array(part: Part) -> Array:
-    assert part.request.array is not None, "barriers are answered by the coordinator"
+    assert part.request.array is not None
     return part.request.array
+
+
+def _output(memory: Memory, part: Part) -> Array:
+    array = _array(part)
+    if part.request.output is not None:
+        return part.request.output
+    return memory.empty(array.size, array.dtype).reshape(array.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.collectives.memory import HOST, Memory
 from hvd_gossip.errors import TransportError
 from hvd_gossip.tasks import Cancelled, Future, Signal
 from hvd_gossip.transport.endpoint import Array, Endpoint
@@ -20,29 +21,59 @@ WINDOW = 4
 """So many chunks are under way in each direction."""
 
 
-def _nothing() -> None: ...
+@dataclass(frozen=True)
+class Transfer:
+    """What the algorithms of one operation share.
+
+    Attributes:
+        ranks: who takes part; every one of them runs the same algorithm on the same channel.
+        channel: nothing else travels on it between these ranks meanwhile.
+        chunk_bytes: of the pieces that arrays are cut into.
+        memory: where the arrays live.
+    """
+
+    endpoint: Endpoint
+    ranks: Sequence[int]
+    channel: int
+    chunk_bytes: int = CHUNK_BYTES
+    memory: Memory = HOST
+
+    @property
+    def position(self) -> int:
+        """This rank's index among the ranks."""
+        return self.ranks.index(self.endpoint.rank)
+
+    def chunk_length(self, dtype: np.dtype[Any]) -> int:
+        """Elements of a chunk."""
+        return max(1, self.chunk_bytes // dtype.itemsize)
 
 
 class Receives:
-    """Receives posted ahead, in order, from one peer on one channel."""
+    """Receives posted ahead, in order, from one peer.
 
-    def __init__(self, endpoint: Endpoint, source: int, channel: int) -> None:
-        self._endpoint = endpoint
-        self._source = source
-        self._channel = channel
-        self._posted: deque[tuple[Future[None], Any]] = deque()
+    Args:
+        peer: index of a rank of the transfer, taken modulo their number.
+    """
+
+    def __init__(self, transfer: Transfer, peer: int) -> None:
+        self._endpoint = transfer.endpoint
+        self._source = transfer.ranks[peer % len(transfer.ranks)]
+        self._channel = transfer.channel
+        self._memory = transfer.memory
+        self._posted: deque[tuple[Future[None], Array, Array, Any]] = deque()
         self._error: BaseException | None = None
 
     def __len__(self) -> int:
         return len(self._posted)
 
-    def post(self, into: Array, what: Any) -> None:
+    async def post(self, into: Array, what: Any) -> None:
         """Posts a receive; `what` comes back from `next` with it."""
-        self._posted.append((self._endpoint.recv(self._source, self._channel, into), what))
+        wire = await self._memory.prepare(into) if self._memory.on_device else into
+        self._posted.append((self._endpoint.recv(self._source, self._channel, wire), wire, into, what))
 
     def skip(self, what: Any) -> None:
         """Takes the place of a receive of nothing: no message is sent for an empty chunk."""
-        self._posted.append((_NOTHING, what))
+        self._posted.append((_NOTHING, None, None, what))
 
     async def next(self) -> Any:
         """Waits for the oldest receive; returns its `what`.
@@ -53,10 +84,11 @@ class Receives:
         if self._error is None:
             try:
                 await self._posted[0][0]
-                return self._posted.popleft()[1]
             except Cancelled:
                 if self._error is None:
                     raise
+            else:
+                return self._accept(*self._posted.popleft())
         assert self._error is not None
         raise self._error
 
@@ -67,31 +99,39 @@ class Receives:
 
     def cancel(self) -> None:
         """Withdraws what is posted, so that no memory is written to any more."""
-        for future, _ in self._posted:
+        for future, *_ in self._posted:
             future.cancel()
+
+    def _accept(self, _: Future[None], wire: Array, into: Array, what: Any) -> Any:
+        if self._memory.on_device and into is not None:
+            self._memory.accept(wire, into)
+        return what
 
 
 class SendQueue:
-    """Sends chunks to one peer on one channel, in order, at most `WINDOW` at a time.
+    """Sends chunks to one peer, in order, at most `WINDOW` at a time.
 
     Nothing is awaited by the caller but, at the end, `drained`.
 
     Args:
+        peer: index of a rank of the transfer, taken modulo their number.
         on_error: called when a send has failed, to wake who waits for something else.
     """
 
-    def __init__(self, endpoint: Endpoint, dest: int, channel: int, on_error: Callable[[BaseException], None]) -> None:
-        self._endpoint = endpoint
-        self._dest = dest
-        self._channel = channel
+    def __init__(self, transfer: Transfer, peer: int, on_error: Callable[[BaseException], None]) -> None:
+        self._endpoint = transfer.endpoint
+        self._dest = transfer.ranks[peer % len(transfer.ranks)]
+        self._channel = transfer.channel
+        self._memory = transfer.memory
         self._on_error = on_error
         self._backlog: deque[tuple[Array, Callable[[], None]]] = deque()
+        self._published: deque[tuple[Future[None], Array, Callable[[], None]]] = deque()
         self._outstanding = 0
         self._pumping = False
         self._error: BaseException | None = None
-        self._moved = Signal(("chunks to be sent to rank", dest))
+        self._moved = Signal(("chunks to be sent to rank", self._dest))
 
-    def put(self, chunk: Array, then: Callable[[], None] = _nothing) -> None:
+    def put(self, chunk: Array, then: Callable[[], None] = lambda: None) -> None:
         """Sends a chunk after those before it, and calls `then()` when its memory may change, or the send has failed."""
         self._backlog.append((chunk, then))
         self._pump()
@@ -114,13 +154,34 @@ class SendQueue:
         while self._backlog and self._outstanding < WINDOW:
             chunk, then = self._backlog.popleft()
             self._outstanding += 1
-            try:
-                future = self._endpoint.send(self._dest, self._channel, chunk)
-            except TransportError as error:
-                self._fail(error, then)
+            if self._memory.on_device:
+                self._publish(chunk, then)
             else:
-                future.add_callback(partial(self._finish, then))
+                self._send(chunk, then)
         self._pumping = False
+
+    def _publish(self, chunk: Array, then: Callable[[], None]) -> None:
+        wire, there, release = self._memory.publish(chunk)
+
+        def sent() -> None:
+            release()
+            then()
+
+        self._published.append((there, wire, sent))
+        there.add_callback(lambda _: self._send_published())
+
+    def _send_published(self) -> None:
+        while self._published and self._published[0][0].done():
+            _, wire, sent = self._published.popleft()
+            self._send(wire, sent)
+
+    def _send(self, chunk: Array, then: Callable[[], None]) -> None:
+        try:
+            future = self._endpoint.send(self._dest, self._channel, chunk)
+        except TransportError as error:
+            self._fail(error, then)
+        else:
+            future.add_callback(partial(self._finish, then))
 
     def _finish(self, then: Callable[[], None], future: Future[None]) -> None:
         error = future.error()
@@ -149,15 +210,10 @@ _NOTHING.set_result(None)
 
 
 class ChunkPool:
-    """At most `limit` buffers of one size, made on demand.
+    """At most `limit` chunk buffers of one length, made on demand."""
 
-    Args:
-        like: an array of the module and device that the buffers shall be of.
-        length: elements of a buffer.
-    """
-
-    def __init__(self, like: Array, length: int, dtype: np.dtype[Any], limit: int) -> None:
-        self._like = like
+    def __init__(self, memory: Memory, length: int, dtype: np.dtype[Any], limit: int) -> None:
+        self._memory = memory
         self._length = length
         self._dtype = dtype
         self._limit = limit
@@ -171,7 +227,7 @@ class ChunkPool:
         if self._free:
             return self._free.pop()
         self._limit -= 1
-        return module_of(self._like).empty(self._length, self._dtype)
+        return self._memory.empty(self._length, self._dtype)
 
     def give(self, buffer: Array) -> None:
         """A buffer is free again."""

@@ -94,6 +94,10 @@ class Reduction:
             self.combine(total, total, part)
         self.finish(out, total)
 
+    def reduce_one(self, out: Array, values: Array) -> None:
+        """out <- the result of a single rank's values."""
+        self.reduce_all([values], out)
+
     def _prescaled_copy(self, part: Array) -> Array:
         copy = module_of(part).empty_like(part)
         self.prescaled(copy, part)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.collectives.memory import is_on_device
 from hvd_gossip.transport.endpoint import Array
 
 KINDS = ("allreduce", "allgather", "broadcast", "barrier")
@@ -84,6 +86,7 @@ class Request:
         live_only: run among the ranks that have not departed, instead of failing if some have.
         dtype_name: the elements' type if `array` only carries their bits ("bfloat16" in an array of uint16).
         group: requests of one group are answered together, or not at all; with their number, `group_size`.
+        ready: for a CuPy array, an event of the stream that was current when the request was made: it is waited for.
 
     Raises:
         ValueError: the request cannot be carried out, whatever the other ranks ask for.
@@ -102,6 +105,7 @@ class Request:
     dtype_name: str = ""
     group: str = ""
     group_size: int = 0
+    ready: Any = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name.encode()) > MAX_NAME:
@@ -122,7 +126,7 @@ class Request:
         array = self.array
         if array is None:
             return Signature(self.name, self.kind, process_set=self.process_set, live_only=self.live_only)
-        device = "CPU" if isinstance(array, np.ndarray) else "GPU"
+        device = "GPU" if is_on_device(array) else "CPU"
         shape, reduces = array.shape, self.kind == "allreduce"
         return Signature(
             self.name,
@@ -152,6 +156,8 @@ class Request:
                 f"the array must be C-contiguous, not one of shape {array.shape}, strides {array.strides}"
             )
         dtype = self._check_dtype(array.dtype)
+        if is_on_device(array):
+            self.ready = module_of(array).cuda.get_current_stream().record()
         if array.dtype != dtype:
             self.array = array.view(dtype)
         if self.kind == "allgather":

@@ -13,16 +13,16 @@ rank has posted, so a circle of such waits would have to go down for ever.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from hvd_gossip.collectives.flow import WINDOW, ChunkPool, Receives, SendQueue
+from hvd_gossip.collectives.flow import WINDOW, ChunkPool, Receives, SendQueue, Transfer
 from hvd_gossip.collectives.lanes import Lanes
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.tasks import Future
-from hvd_gossip.transport.endpoint import Array, Endpoint
+from hvd_gossip.transport.endpoint import Array
 
 
 class _Slot(NamedTuple):
@@ -38,26 +38,17 @@ class _Slot(NamedTuple):
 class RingAllreduce:
     """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        source: Vector,
-        target: Vector,
-        ranks: Sequence[int],
-        channel: int,
-        reduction: Reduction,
-        chunk_bytes: int,
-    ) -> None:
+    def __init__(self, transfer: Transfer, source: Vector, target: Vector, reduction: Reduction) -> None:
         self._source, self._target, self._reduction = source, target, reduction
-        self._size = size = len(ranks)
-        self._me = me = ranks.index(endpoint.rank)
-        self._lanes = Lanes(source.length, size, max(1, chunk_bytes // reduction.accumulator.itemsize))
-        self._receives = Receives(endpoint, ranks[me - 1], channel)
-        self._sends = SendQueue(endpoint, ranks[(me + 1) % size], channel, self._receives.abort)
-        used = self._lanes.longest
-        self._pool = ChunkPool(source.first, used, reduction.accumulator, 2 * WINDOW + 1)
-        self._first_pool = ChunkPool(source.first, used, reduction.dtype, WINDOW)
-        self._scratch = ChunkPool(source.first, used, reduction.accumulator, 1)
+        self._size = size = len(transfer.ranks)
+        self._me = me = transfer.position
+        self._memory = memory = transfer.memory
+        self._lanes = lanes = Lanes(source.length, size, transfer.chunk_length(reduction.accumulator))
+        self._receives = Receives(transfer, me - 1)
+        self._sends = SendQueue(transfer, me + 1, self._receives.abort)
+        self._pool = ChunkPool(memory, lanes.longest, reduction.accumulator, 2 * WINDOW + 1)
+        self._first_pool = ChunkPool(memory, lanes.longest, reduction.dtype, WINDOW)
+        self._scratch = ChunkPool(memory, lanes.longest, reduction.accumulator, 1)
         self._own_sent: dict[int, Future[None]] = {}
 
     async def run(self) -> None:
@@ -98,7 +89,8 @@ class RingAllreduce:
                 self._sends.put(view, partial(self._own_sent[lane].set_result, None))
             else:
                 buffer = await self._first_pool.take()
-                chunk = self._source.read(start, stop, buffer)
+                with self._memory.computing():
+                    chunk = self._source.read(start, stop, buffer)
                 self._sends.put(chunk, partial(self._first_pool.give, buffer))
 
     async def _post(self, step: int, lane: int) -> None:
@@ -115,7 +107,7 @@ class RingAllreduce:
         elif step == self._size - 1 and lane in self._own_sent:
             # The result comes to where the own segment may still be being sent from.
             await self._own_sent.pop(lane)
-        self._receives.post(into, _Slot(step, lane, start, stop, buffer))
+        await self._receives.post(into, _Slot(step, lane, start, stop, buffer))
 
     async def _handle(self, slot: _Slot) -> None:
         """A chunk has come: adds the own share, or takes the result; and passes it on."""
@@ -139,8 +131,9 @@ class RingAllreduce:
         received = total = buffer
         if reduction.widened and slot.step == 0:
             received, total = buffer.view(reduction.dtype), await self._pool.take()
-        for low, high, own in self._source.pieces(start, stop):
-            reduction.combine(total[low:high], received[low:high], own)
+        with self._memory.computing():
+            for low, high, own in self._source.pieces(start, stop):
+                reduction.combine(total[low:high], received[low:high], own)
         if total is not buffer:
             self._pool.give(buffer)
         self._forward(total[: stop - start], total)
@@ -156,13 +149,15 @@ class RingAllreduce:
         if reduction.widened:
             scratch = await self._scratch.take()
             total = scratch[:length]
-        for low, high, own in self._source.pieces(start, stop):
-            reduction.combine(total[low:high], received[low:high], own)
-        reduction.finish(result, total)
+        with self._memory.computing():
+            for low, high, own in self._source.pieces(start, stop):
+                reduction.combine(total[low:high], received[low:high], own)
+            reduction.finish(result, total)
+            if whole is None:
+                self._target.write(start, stop, result)
         if scratch is not None:
             self._scratch.give(scratch)
         if whole is None:
-            self._target.write(start, stop, result)
             self._forward(result, buffer)
         else:
             self._pool.give(buffer)
@@ -175,7 +170,8 @@ class RingAllreduce:
             chunk = self._target.view(start, stop)
         else:
             chunk = buffer.view(self._reduction.dtype)[: stop - start]
-            self._target.write(start, stop, chunk)
+            with self._memory.computing():
+                self._target.write(start, stop, chunk)
         if not last:
             self._forward(chunk, buffer)
         elif buffer is not None:

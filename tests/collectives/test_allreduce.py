@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Average, Max, Product, ReduceOp, Sum, allreduce
 from hvd_gossip.collectives.allreduce import reduce_vectors
+from hvd_gossip.collectives.flow import Transfer
+from hvd_gossip.collectives.memory import HostMemory
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.errors import PeerFailedError
@@ -44,8 +47,9 @@ def run(
     for endpoint, source, target in zip(world.endpoints, sources, targets, strict=True):
         given, wanted = Vector(source), Vector(target)
         reduction = Reduction(source[0], op, world.size, *scales)
-        arguments = (given, wanted, ranks, COLLECTIVE_BASE, reduction, chunk_bytes)
-        tasks.append(endpoint.spawn(reduce_vectors(endpoint, *arguments, direct_ranks=99 if direct else 0)))
+        transfer = Transfer(endpoint, ranks, COLLECTIVE_BASE, chunk_bytes)
+        coroutine = reduce_vectors(transfer, given, wanted, reduction, direct_ranks=99 if direct else 0)
+        tasks.append(endpoint.spawn(coroutine))
     world.run(tasks)
     world.run()
     return targets
@@ -138,23 +142,17 @@ def test_many_lanes_use_few_buffers(direct: bool) -> None:
         world = SimulatedWorld(3)
         sources = [[np.ones(length, np.float32)] for _ in range(3)]
         with pytest.MonkeyPatch.context() as patch:
-            for module in ("flow", "direct"):
-                patch.setattr(f"hvd_gossip.collectives.{module}.module_of", lambda _, made=made: _Counting(made))
+            patch.setattr(HostMemory, "empty", partial(_count, made))
             run(world, sources, Sum, chunk_bytes=1024, direct=direct)
         peaks.append(sum(made))
     assert 0 < peaks[0] == peaks[1] <= 3 * 13 * 1024
 
 
-class _Counting:
+def _count(made: list[int], length: int, dtype: Any) -> Any:
     """NumPy's `empty`, counting bytes."""
-
-    def __init__(self, made: list[int]) -> None:
-        self._made = made
-
-    def empty(self, length: int, dtype: Any) -> Any:
-        array = np.empty(length, dtype)
-        self._made.append(array.nbytes)
-        return array
+    array = np.empty(length, dtype)
+    made.append(array.nbytes)
+    return array
 
 
 def test_product_of_zero_length() -> None:
@@ -172,8 +170,9 @@ def test_a_death_fails_the_others(victim: int, length: int, direct: bool) -> Non
     for endpoint in world.endpoints:
         vector = Vector([np.ones(length, np.float32)])
         reduction = Reduction(vector.first, Sum, 3)
-        arguments = (vector, vector, range(3), COLLECTIVE_BASE, reduction)
-        tasks.append(endpoint.spawn(reduce_vectors(endpoint, *arguments, direct_ranks=99 if direct else 0)))
+        transfer = Transfer(endpoint, range(3), COLLECTIVE_BASE)
+        coroutine = reduce_vectors(transfer, vector, vector, reduction, direct_ranks=99 if direct else 0)
+        tasks.append(endpoint.spawn(coroutine))
     for task in tasks:
         task.add_callback(lambda _: None)
     world.kill(victim, at=15e-6)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_gossip.collectives.broadcast import neighbours, tree_broadcast
+from hvd_gossip.collectives.flow import Transfer
 from hvd_gossip.errors import PeerFailedError
 from hvd_gossip.transport.endpoint import COLLECTIVE_BASE
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -21,7 +22,7 @@ def broadcast(world: SimulatedWorld, arrays: list[Any], root: int, chunk_bytes: 
     """Runs it among all ranks."""
     ranks = range(world.size)
     world.run(
-        endpoint.spawn(tree_broadcast(endpoint, array, ranks, root, COLLECTIVE_BASE, chunk_bytes))
+        endpoint.spawn(tree_broadcast(Transfer(endpoint, ranks, COLLECTIVE_BASE, chunk_bytes), array, root))
         for endpoint, array in zip(world.endpoints, arrays, strict=True)
     )
     world.run()
@@ -68,7 +69,7 @@ def test_a_dead_child_fails_the_root() -> None:
     world = SimulatedWorld(3)
     arrays = [np.zeros(10_000_000, np.uint8) for _ in range(3)]
     endpoint = world.endpoints[0]
-    root = endpoint.spawn(tree_broadcast(endpoint, arrays[0], range(3), 0, COLLECTIVE_BASE))
+    root = endpoint.spawn(tree_broadcast(Transfer(endpoint, range(3), COLLECTIVE_BASE), arrays[0], 0))
     world.kill(1, at=1e-4)
     with pytest.raises(PeerFailedError, match="rank 1"):
         world.run([root])

@@ -10,7 +10,7 @@ import pytest
 
 from hvd_gossip.collectives import Request, Sum
 from hvd_gossip.collectives.client import Pending
-from hvd_gossip.collectives.executor import MAX_RUNNING, Executor, Operation
+from hvd_gossip.collectives.executor import MAX_RUNNING, Executor, Operation, TransferOptions
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.transport.endpoint import COLLECTIVE_BASE, COLLECTIVE_COUNT
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -28,8 +28,7 @@ class Bench:
     def _executor(self, rank: int, wait_timeout: float) -> Executor:
         return Executor(
             self.world.endpoints[rank],
-            wait_timeout,
-            1024,
+            TransferOptions(wait_timeout, chunk_bytes=1024),
             on_end=lambda operation: self.ended.append((rank, operation.sequence)),
             on_failure=lambda operation, error: self.failed.append((rank, operation.sequence, str(error))),
         )

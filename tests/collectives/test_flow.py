@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from hvd_gossip.collectives.flow import WINDOW, ChunkPool, Receives, SendQueue
+from hvd_gossip.collectives.flow import WINDOW, ChunkPool, Receives, SendQueue, Transfer
+from hvd_gossip.collectives.memory import HOST
 from hvd_gossip.errors import PeerFailedError
 from hvd_gossip.tasks import Cancelled
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -15,21 +16,25 @@ from hvd_gossip.transport.simulated import SimulatedWorld
 CHANNEL = 9000
 
 
+def transfer(world: SimulatedWorld, rank: int) -> Transfer:
+    return Transfer(world.endpoints[rank], range(world.size), CHANNEL)
+
+
 def test_sends_arrive_in_order_however_many_they_are() -> None:
     world = SimulatedWorld(2, eager_limit=float("inf"))
     arrived: list[int] = []
 
     async def sender() -> None:
-        queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL).abort)
+        queue = SendQueue(transfer(world, 0), 1, Receives(transfer(world, 0), 1).abort)
         for number in range(3000):
             queue.put(np.array([number]))
         await queue.drained()
 
     async def receiver() -> None:
-        receives = Receives(world.endpoints[1], 0, CHANNEL)
+        receives = Receives(transfer(world, 1), 0)
         for _ in range(3000):
             into = np.empty(1, np.int64)
-            receives.post(into, into)
+            await receives.post(into, into)
             arrived.append(int((await receives.next())[0]))
 
     world.run([world.endpoints[0].spawn(sender()), world.endpoints[1].spawn(receiver())])
@@ -38,7 +43,7 @@ def test_sends_arrive_in_order_however_many_they_are() -> None:
 
 def test_only_a_window_of_sends_is_outstanding() -> None:
     world = SimulatedWorld(2, eager_limit=0)
-    queue = SendQueue(world.endpoints[0], 1, CHANNEL, Receives(world.endpoints[0], 1, CHANNEL).abort)
+    queue = SendQueue(transfer(world, 0), 1, Receives(transfer(world, 0), 1).abort)
     freed: list[int] = []
     for number in range(WINDOW + 3):
         queue.put(np.array([number]), partial(freed.append, number))
@@ -52,14 +57,14 @@ def test_only_a_window_of_sends_is_outstanding() -> None:
 
 def test_a_failed_send_frees_buffers_and_wakes_who_receives() -> None:
     world = SimulatedWorld(3, eager_limit=0)
-    receives = Receives(world.endpoints[0], 2, CHANNEL)
-    queue = SendQueue(world.endpoints[0], 1, CHANNEL, receives.abort)
+    receives = Receives(transfer(world, 0), 2)
+    queue = SendQueue(transfer(world, 0), 1, receives.abort)
     freed: list[int] = []
     for number in range(WINDOW + 2):
         queue.put(np.array([number]), partial(freed.append, number))
-    receives.post(np.empty(1), "chunk")
 
     async def wait() -> None:
+        await receives.post(np.empty(1), "chunk")
         with pytest.raises(PeerFailedError, match="rank 1"):
             await receives.next()
         with pytest.raises(PeerFailedError, match="rank 1"):
@@ -75,7 +80,7 @@ def test_a_failed_send_frees_buffers_and_wakes_who_receives() -> None:
 
 def test_nothing_is_received_for_an_empty_chunk() -> None:
     world = SimulatedWorld(2)
-    receives = Receives(world.endpoints[0], 1, CHANNEL)
+    receives = Receives(transfer(world, 0), 1)
     receives.skip("empty")
     assert world.endpoints[0].spawn(receives.next()).done() is False
     world.run()
@@ -84,9 +89,13 @@ def test_nothing_is_received_for_an_empty_chunk() -> None:
 
 def test_a_cancelled_receive_is_not_mistaken_for_a_failed_send() -> None:
     world = SimulatedWorld(2)
-    receives = Receives(world.endpoints[0], 1, CHANNEL)
-    receives.post(np.empty(1), "chunk")
-    task = world.endpoints[0].spawn(receives.next())
+    receives = Receives(transfer(world, 0), 1)
+
+    async def wait() -> None:
+        await receives.post(np.empty(1), "chunk")
+        await receives.next()
+
+    task = world.endpoints[0].spawn(wait())
     task.add_callback(lambda _: None)
     world.call_at(1.0, receives.cancel)
     world.run()
@@ -95,7 +104,7 @@ def test_a_cancelled_receive_is_not_mistaken_for_a_failed_send() -> None:
 
 def test_pool_makes_no_more_than_its_limit_and_gives_them_again() -> None:
     world = SimulatedWorld(1)
-    pool = ChunkPool(np.empty(0), 10, np.dtype(np.float32), 2)
+    pool = ChunkPool(HOST, 10, np.dtype(np.float32), 2)
     taken: list[np.ndarray] = []
 
     async def take() -> None:

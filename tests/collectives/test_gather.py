@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvd_gossip.collectives.flow import Transfer
 from hvd_gossip.collectives.gather import ring_allgather
 from hvd_gossip.transport.endpoint import COLLECTIVE_BASE
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -21,8 +22,8 @@ def gather(world: SimulatedWorld, blocks: list[Any], ranks: list[int], chunk_byt
     tasks = []
     for rank, block, output in zip(ranks, blocks, outputs, strict=True):
         endpoint = world.endpoints[rank]
-        coroutine = ring_allgather(endpoint, block, output, lengths, ranks, COLLECTIVE_BASE, chunk_bytes)
-        tasks.append(endpoint.spawn(coroutine))
+        transfer = Transfer(endpoint, ranks, COLLECTIVE_BASE, chunk_bytes)
+        tasks.append(endpoint.spawn(ring_allgather(transfer, block, output, lengths)))
     world.run(tasks)
     world.run()
     return outputs
