@@ -120,7 +120,7 @@ class Task(Future[T]):
             awaited = self._coroutine.send(None)
         except StopIteration as stop:
             self.set_result(stop.value)
-        except BaseException as error:
+        except Exception as error:  # reaches whoever awaits the task, or the scheduler's on_failure
             self._fail(error)
         else:
             self.awaiting = awaited

@@ -30,7 +30,7 @@ from hvd_gossip.algorithms.pace import Pace
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.errors import ConfigError, WaitTimeoutError
-from hvd_gossip.tasks import Future, Signal, all_of, first_of
+from hvd_gossip.tasks import Future, Signal, first_of
 from hvd_gossip.transport.endpoint import Array
 
 R = TypeVar("R")
@@ -114,8 +114,8 @@ class ADPSGD(Algorithm):
         self._changed.set()
         await self._changed.until(lambda: self._active == 0)
         token = _TOKEN.pack(GONE, self._steps, 0.0)
-        staying = [peer for peer in self._neighbours if peer not in self._gone]
-        await all_of([self.context.endpoint.send(peer, self.context.channel, token) for peer in staying])
+        for peer in self._unaware():
+            self.context.endpoint.send(peer, self.context.channel, token)
         await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware())
         for task in self._tasks:
             task.cancel()
@@ -197,13 +197,14 @@ class ADPSGD(Algorithm):
                 self._requests.append(source)
                 self._answer_next()
             else:
-                await self._part(source, kind)
+                self._part(source, kind)
 
-    async def _part(self, source: int, kind: int) -> None:
-        """A neighbour leaves, or knows that this worker does."""
+    def _part(self, source: int, kind: int) -> None:
+        """A neighbour leaves, or knows that this worker does. The answer is not awaited: both may leave at once."""
         if kind == GONE:
             self._gone.add(source)
-            await self.context.endpoint.send(source, self.context.channel, _TOKEN.pack(FAREWELL, self._steps, 0.0))
+            token = _TOKEN.pack(FAREWELL, self._steps, 0.0)
+            self.context.endpoint.send(source, self.context.channel, token)
         else:
             self._farewells.add(source)
         self._changed.set()

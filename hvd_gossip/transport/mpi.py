@@ -14,12 +14,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hvd_gossip.errors import PeerFailedError, TransportError
-from hvd_gossip.tasks import Description, Future, Scheduler, Task
+from hvd_gossip.tasks import Description, Future, Scheduler, Task, describe
 from hvd_gossip.transport.endpoint import CHANNELS, Array, Message
 
 T = TypeVar("T")
 EAGER = 2048
 """Messages up to so many bytes are received at once when matched; MPI delivers them without the sender's help."""
+SENT = -1
+"""In place of a length: the request is a send."""
 
 
 def load_mpi(thread_level: str = "multiple") -> Any:
@@ -88,7 +90,7 @@ class MpiEndpoint:
         self.size: int = comm.Get_size()
         self.rng = np.random.default_rng((seed, self.rank))
         self._requests: list[Any] = []
-        self._pending: list[tuple[Future[Any], Any, Any]] = []
+        self._pending: list[tuple[Future[Any], Any, int]] = []
         self._listening: dict[int, Future[Message]] = {}
         self._polled: list[tuple[Callable[[], bool], Future[None]]] = []
         self._timers: list[tuple[float, int, Future[None]]] = []
@@ -103,22 +105,26 @@ class MpiEndpoint:
         data = as_bytes(payload)
         try:
             request = self._comm.Isend([data, self._mpi.BYTE], dest, channel)
+            sent = request.Test()
         except self._mpi.Exception as error:
-            raise self._failure(error, dest) from error
-        if request.Test():
+            future.set_error(self._failure(error, dest))
+            return future
+        if sent:
             future.set_result(None)
         else:
-            self._track(request, future, None, data)
+            self._track(request, future, data, SENT)
         return future
 
     def recv(self, source: int, channel: int, into: Array) -> Future[None]:
+        future: Future[None] = Future(("receiving from rank", source, "on channel", channel))
         data = as_bytes(into)
         try:
             request = self._comm.Irecv([data, self._mpi.BYTE], source, channel)
         except self._mpi.Exception as error:
-            raise self._failure(error, source) from error
-        future: Future[None] = Future(("receiving from rank", source, "on channel", channel), request.Cancel)
-        self._track(request, future, None, data)
+            future.set_error(self._failure(error, source))
+            return future
+        future.on_cancel = request.Cancel
+        self._track(request, future, data, int(into.nbytes))
         return future
 
     def recv_any(self, channel: int) -> Future[Message]:
@@ -175,40 +181,39 @@ class MpiEndpoint:
         """When the next timer is due, on `now()`'s clock."""
         return self._timers[0][0] if self._timers else None
 
-    def _track(self, request: Any, future: Future[Any], result: Any, keep: Any) -> None:
+    def _track(self, request: Any, future: Future[Any], keep: Any, length: int) -> None:
         self._requests.append(request)
-        self._pending.append((future, result, keep))
+        self._pending.append((future, keep, length))
 
     def _test_requests(self) -> bool:
         statuses: list[Any] = []
         try:
             done = self._mpi.Request.Testsome(self._requests, statuses)
         except self._mpi.Exception as error:
-            return self._settle_failed(error, statuses)
+            # What it completed, well or not, is null now, in the order of the statuses.
+            null = self._mpi.REQUEST_NULL
+            done = [index for index, request in enumerate(self._requests) if request == null]
+            if not done:
+                raise self._failure(error, None) from error
         if not done:
             return False
-        finished = [self._pending[index] for index in done]
+        finished = [(self._pending[index], status) for index, status in zip(done, statuses, strict=False)]
         for index in sorted(done, reverse=True):
             self._drop(index)
-        for future, result, _ in finished:
-            future.set_result(result)
+        for (future, _, length), status in finished:
+            self._complete(future, length, status)
         return True
 
-    def _settle_failed(self, error: Any, statuses: list[Any]) -> bool:
-        """After a Testsome with failures: what it completed, well or not, is null now, in the order of the statuses."""
-        null = self._mpi.REQUEST_NULL
-        done = [index for index, request in enumerate(self._requests) if request == null]
-        finished = [(self._pending[index], status.Get_error()) for index, status in zip(done, statuses, strict=False)]
-        if not finished:
-            raise self._failure(error, None)
-        for index in reversed(done):
-            self._drop(index)
-        for (future, result, _), code in finished:
-            if code == self._mpi.SUCCESS:
-                future.set_result(result)
-            else:
-                future.set_error(self._failure(self._mpi.Exception(code), None, future))
-        return True
+    def _complete(self, future: Future[Any], length: int, status: Any) -> None:
+        code = status.Get_error()
+        if code != self._mpi.SUCCESS:
+            future.set_error(self._failure(self._mpi.Exception(code), None, future))
+        elif length != SENT and not future.done() and status.Get_count(self._mpi.BYTE) != length:
+            count = status.Get_count(self._mpi.BYTE)
+            text = f"rank {self.rank}: {count} bytes arrived instead of {length} while {describe(future.what)}"
+            future.set_error(TransportError(text))
+        else:
+            future.set_result(None)
 
     def _drop(self, index: int) -> None:
         """Forgets request `index` in O(1): the last one takes its place."""
@@ -235,8 +240,8 @@ class MpiEndpoint:
 
     def _receive_long(self, message: Any, source: int, data: bytearray, future: Future[Message]) -> None:
         arrived: Future[None] = Future(("receiving from rank", source))
-        arrived.add_callback(lambda _: future.set_result(Message(source, bytes(data))))
-        self._track(message.Irecv([data, self._mpi.BYTE]), arrived, None, data)
+        arrived.add_callback(lambda done: _deliver(done, future, Message(source, bytes(data))))
+        self._track(message.Irecv([data, self._mpi.BYTE]), arrived, data, len(data))
 
     def _forget(self, channel: int) -> None:
         self._listening.pop(channel, None)
@@ -260,7 +265,7 @@ class MpiEndpoint:
         return fired
 
     def _failure(self, error: Any, peer: int | None, future: Future[Any] | None = None) -> TransportError:
-        what = "" if future is None else f" while {' '.join(map(str, future.what))}"
+        what = "" if future is None else f" while {describe(future.what)}"
         text = f"rank {self.rank}: {error.Get_error_string()}{what}"
         failed = getattr(self._mpi, "ERR_PROC_FAILED", None)
         if failed is not None and error.Get_error_class() == failed:
@@ -270,3 +275,11 @@ class MpiEndpoint:
     @staticmethod
     def _peer_of(future: Future[Any] | None) -> int:
         return int(future.what[1]) if future is not None and isinstance(future.what, tuple) else -1
+
+
+def _deliver(arrived: Future[None], future: Future[Message], message: Message) -> None:
+    error = arrived.error()
+    if error is None:
+        future.set_result(message)
+    else:
+        future.set_error(error)

@@ -88,6 +88,28 @@ engine.stop()
     assert "receiving from rank 1" in message
 
 
+def test_a_shorter_message_than_expected_fails_that_receive() -> None:
+    script = (
+        PREAMBLE
+        + """
+async def talk():
+    if ep.rank == 1:
+        await ep.send(0, 1, np.zeros(4, np.uint8))
+        return None
+    try:
+        await ep.recv(1, 1, np.empty(16, np.uint8))
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+
+report(engine.call(talk))
+engine.stop()
+"""
+    )
+    name, message = run_ranks(2, script).results[0]
+    assert name == "TransportError"
+    assert "4 bytes arrived instead of 16 while receiving from rank 1" in message
+
+
 def test_timers_polls_and_misuse() -> None:
     script = (
         PREAMBLE
