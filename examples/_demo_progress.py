@@ -9,8 +9,8 @@ from _demo_run import TRAINING_IMAGES, Plan, Watcher, WorkerLog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-LOSS_STEPS = 20
-"""The loss shown is the mean over so many of each worker's last steps."""
+LOSS_STEPS = 60
+"""The loss shown is the mean over so many of the last steps, whichever workers took them."""
 
 
 @contextmanager
@@ -64,7 +64,8 @@ class _Lines:
             self._next = tenths + 1
             shares = ", ".join(f"{log.images:,}" for log in logs)
             note = _note(self._plan, logs)
-            self._console.print(f"{self._plan.algorithm}: {10 * tenths:3d} %  {note}, images by worker: {shares}")
+            line = f"{self._plan.algorithm}: {10 * tenths:3d} %  {note}, images by worker: {shares}"
+            self._console.print(line, soft_wrap=True)
 
 
 def fair_share(plan: Plan) -> float:
@@ -74,8 +75,9 @@ def fair_share(plan: Plan) -> float:
 
 
 def recent_loss(logs: list[WorkerLog]) -> float | None:
-    """Mean training loss over the workers' last steps; None before the first."""
-    losses = [step["loss"] for log in logs for step in log.steps[-LOSS_STEPS:]]
+    """Mean training loss of the last steps; None before the first."""
+    steps = sorted((step for log in logs for step in log.steps[-LOSS_STEPS:]), key=lambda step: float(step["time"]))
+    losses = [step["loss"] for step in steps[-LOSS_STEPS:]]
     return sum(losses) / len(losses) if losses else None
 
 

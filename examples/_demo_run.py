@@ -38,7 +38,7 @@ class Plan:
         slowdown: how many times as long its steps take.
         epochs: passes over the training images, by all workers together.
         seed: of the data's split, the order of images and the first weights.
-        timeout: seconds after which the run is given up.
+        timeout: seconds without any worker's progress after which the run is given up.
     """
 
     algorithm: str
@@ -48,7 +48,7 @@ class Plan:
     slowdown: float = 10.0
     epochs: int = 30
     seed: int = 0
-    timeout: float = 300.0
+    timeout: float = 180.0
 
     @property
     def shares_work(self) -> bool:
@@ -118,7 +118,7 @@ def train(plan: Plan, watch: Watcher = lambda logs: None) -> list[WorkerLog]:
     """Trains under the launcher and returns the workers' complete logs.
 
     Raises:
-        RunFailed: the launcher failed, ran longer than `plan.timeout`, or left a worker's log without its result.
+        RunFailed: the launcher failed, no worker moved for `plan.timeout`, or a worker left no result.
     """
     shutil.rmtree(plan.folder, ignore_errors=True)
     plan.folder.mkdir(parents=True)
@@ -146,8 +146,7 @@ def launched(command: list[str], output: Path) -> Iterator[subprocess.Popen[byte
 
 
 def _follow(process: subprocess.Popen[bytes], plan: Plan, logs: list[WorkerLog], watch: Watcher, output: Path) -> None:
-    deadline = time.monotonic() + plan.timeout
-    running = True
+    moved_at, seen, running = time.monotonic(), 0, True
     while running:
         with suppress(subprocess.TimeoutExpired):
             process.wait(POLL_SECONDS)
@@ -155,8 +154,11 @@ def _follow(process: subprocess.Popen[bytes], plan: Plan, logs: list[WorkerLog],
         for log in logs:
             log.read()
         watch(logs)
-        if running and time.monotonic() > deadline:
-            raise RunFailed(f"{plan.algorithm} took longer than {plan.timeout:g} s:\n{_tail(output)}")
+        lines = sum(len(log.steps) + len(log.events) for log in logs)
+        if lines > seen:
+            moved_at, seen = time.monotonic(), lines
+        if running and time.monotonic() - moved_at > plan.timeout:
+            raise RunFailed(f"{plan.algorithm}: no worker moved for {plan.timeout:g} s:\n{_tail(output)}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 from pathlib import Path
 
 from _demo_plot import draw
 from _demo_progress import shown_progress
 from _demo_results import Result, as_json, explanation, summarize, table
-from _demo_run import Plan, RunFailed, train
+from _demo_run import SCRIPT, Plan, RunFailed, find_launcher, train
 from rich.console import Console
 
 ALGORITHMS = ("allreduce", "adpsgd")
@@ -38,10 +40,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def train_once(console: Console, plan: Plan) -> Result:
-    console.print(f"\n[dim]$ {' '.join(plan.command())}[/dim]", highlight=False, soft_wrap=True)
+    console.print(f"\n$ {shown_command(plan)}", markup=False, style="dim", soft_wrap=True)
     with shown_progress(console, plan) as watch:
         logs = train(plan, watch)
     return summarize(plan, logs)
+
+
+def shown_command(plan: Plan) -> str:
+    """The command as one types it here."""
+    shown = {find_launcher(): "hvd-gossip-run", sys.executable: "python", str(SCRIPT): os.path.relpath(SCRIPT)}
+    return shlex.join(shown.get(word, word) for word in plan.command())
 
 
 def write_results(first: Result, second: Result, folder: Path) -> None:
@@ -67,8 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
         console.print(f"\n{error}", markup=False, style="red")
         return 1
     write_results(first, second, args.output)
-    console.print("\n", table(first, second), "\n", explanation(first, second), sep="\n")
-    console.print(f"\nThe picture is {args.output / 'loss.png'}, the numbers are {args.output / 'results.json'}.")
+    console.print("", table(first, second), "", explanation(first, second), "", sep="\n")
+    console.print(f"The picture is {args.output / 'loss.png'}, the numbers are {args.output / 'results.json'}.")
     return 0
 
 
