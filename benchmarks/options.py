@@ -52,7 +52,7 @@ class StragglerOptions(Options):
     repetitions: int = _knob(3, "epochs of each kind; each has another slow rank", 1)
     allreduce_seconds: float = _knob(3.0, "how long allreduce's steps are measured, about", 0.2)
     longest_step: float = _knob(6.0, "allreduce steps longer than this, seconds, are extrapolated", 0.2)
-    alone_steps: int = _knob(20, "batches of one worker alone, measured with each repetition", 3)
+    alone_steps: int = _knob(40, "batches of one worker alone, measured with each repetition", 3)
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class IdleOptions(Options):
     """CPU time of a process that does nothing."""
 
     ranks: int = _knob(2, "number of ranks")
-    seconds: float = _knob(3.0, "length of one observation", 0.3)
-    repetitions: int = _knob(4, "observations of each kind", 2)
+    seconds: float = _knob(2.0, "length of one observation", 0.3)
+    repetitions: int = _knob(3, "observations of each kind", 2)
     step_ms: float = _knob(50.0, "slept compute of the steps before the training pauses, milliseconds", 5.0)
     megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
 

@@ -38,7 +38,7 @@ def test_a_benchmark_alone_prints_its_table_and_writes_its_results(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_all_benchmarks_run_and_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--quick", "--output", str(tmp_path)]) == 0
     assert "targets met." in capsys.readouterr().out
@@ -53,7 +53,7 @@ def test_all_benchmarks_run_and_are_written(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_memory_of_gossip_holds_one_more_copy_of_the_parameters() -> None:
     """Not a timing: what a process allocates is the same in every run, but for what allocators round up."""
     options = MemoryOptions(ranks=(2,), megabytes=40.0, algorithms=("dpsgd",), steps=3)
