@@ -1,0 +1,301 @@
+"""Collectives on device arrays, with a stand-in for CuPy that executes nothing until its stream is looked at.
+
+Kernels and copies are a list of work on a stream; each look at an event runs one piece. So a chunk that is sent before it
+was computed, or received into while it is still to be read, holds the wrong numbers. What only a device can show is listed
+in docs/gpu-status.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hvd_gossip.buffers.cuda import CudaSpace
+from hvd_gossip.buffers.space import Space
+from hvd_gossip.collectives import Average, Collectives, ReduceOp, Request, Result, Sum
+from hvd_gossip.collectives.memory import DeviceMemory, is_on_device
+from hvd_gossip.tasks import all_of
+from hvd_gossip.transport.simulated import SimulatedWorld
+from tests.collectives.cluster import BFLOAT16, Cluster
+
+
+class Event:
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.position = stream, stream.enqueued
+
+    @property
+    def done(self) -> bool:
+        self.stream.run(1)
+        return self.stream.executed >= self.position
+
+
+class Stream:
+    """A queue of work."""
+
+    current: Stream | None = None
+    """Nothing is enqueued outside of every stream: that is MPI, which writes to device memory itself."""
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.work: list[Callable[[], object]] = []
+        self.executed = self.enqueued = 0
+        self._outer: list[Stream | None] = []
+
+    def enqueue(self, work: Callable[[], object]) -> None:
+        self.work.append(work)
+        self.enqueued += 1
+
+    def run(self, count: int) -> None:
+        while self.work and count:
+            self.work.pop(0)()
+            self.executed += 1
+            count -= 1
+
+    def synchronize(self) -> None:
+        self.run(len(self.work))
+
+    def wait_event(self, event: Event) -> None:
+        self.enqueue(lambda: event.stream.run(event.position - event.stream.executed))
+
+    def record(self) -> Event:
+        return Event(self)
+
+    def __enter__(self) -> Stream:
+        self._outer.append(Stream.current)
+        Stream.current = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        Stream.current = self._outer.pop()
+
+
+class DeviceArray(np.ndarray):
+    """An array all of whose arithmetic and copies are enqueued on the current stream."""
+
+    device = SimpleNamespace(id=0)  # type: ignore[assignment]
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        plain = [np.asarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
+        assert out is not None, "kernels of transfers write into memory that is there"
+        target = np.asarray(out[0])
+        _run(lambda: ufunc(*plain, out=target, **options))
+        return out[0]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        target, source = np.asarray(self), np.asarray(value)
+        _run(lambda: target.__setitem__(key, source))
+
+    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:  # type: ignore[override]
+        if not copy and self.dtype == dtype:
+            return self
+        result = np.empty(self.shape, dtype).view(DeviceArray)
+        result[...] = self
+        return result
+
+    def get(self, stream: Stream, out: np.ndarray, blocking: bool) -> None:
+        assert not blocking
+        source = np.asarray(self)
+        stream.enqueue(lambda: np.copyto(out, source))
+
+    def set(self, array: np.ndarray, stream: Stream) -> None:
+        target = np.asarray(self)
+        stream.enqueue(lambda: np.copyto(target, array))
+
+
+def _run(work: Callable[[], object]) -> None:
+    if Stream.current is None:
+        work()
+    else:
+        Stream.current.enqueue(work)
+
+
+def empty(length: int, dtype: Any) -> DeviceArray:
+    """Device memory with rubbish in it."""
+    return np.full(length, 77).astype(dtype).view(DeviceArray)
+
+
+@contextmanager
+def device(number: int) -> Iterator[None]:
+    assert number == 0
+    yield
+
+
+CUPY = SimpleNamespace(
+    cuda=SimpleNamespace(
+        Device=device,
+        Stream=Stream,
+        alloc_pinned_memory=lambda size: bytearray(b"\xee" * size),
+        get_current_stream=None,
+    ),
+    empty=empty,
+    **{name: getattr(np, name) for name in ("add", "minimum", "maximum", "multiply", "divide", "floor_divide")},
+)
+
+
+@pytest.fixture(autouse=True)
+def training_stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
+    """The framework's stream; and arrays' module is the stand-in."""
+    stream = Stream()
+    monkeypatch.setattr(CUPY.cuda, "get_current_stream", lambda: stream)
+    for module in ("memory", "reduction", "request"):
+        monkeypatch.setattr(f"hvd_gossip.collectives.{module}.module_of", lambda a: CUPY if is_on_device(a) else np)
+    return stream
+
+
+def make(size: int, direct: bool, seed: int = 0, **options: Any) -> Cluster:
+    def space_of(_: Sequence[Any]) -> Space:
+        return CudaSpace(0, direct, xp=CUPY)
+
+    return Cluster(size, seed, space_of=space_of, chunk_bytes=256, **options)
+
+
+def on_device(values: Any, dtype: Any = np.float32) -> Any:
+    return np.array(values, dtype).view(DeviceArray)
+
+
+def plain(array: Any) -> np.ndarray:
+    return np.asarray(array)
+
+
+both = pytest.mark.parametrize("direct", [False, True], ids=["staged", "direct"])
+
+
+@both
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("dtype", "op"), [(np.float32, Average), (BFLOAT16, Sum), (np.int32, Average), (np.float64, Sum)]
+)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_allreduce(size: int, direct: bool, dtype: Any, op: ReduceOp, in_place: bool) -> None:
+    cluster = make(size, direct, seed=size)
+    arrays = [[on_device(np.arange(length) % 7 + rank, dtype) for length in (300, 5)] for rank in range(size)]
+
+    async def main(rank: int, collectives: Collectives) -> list[Result]:
+        requests = [
+            Request(f"t{i}", "allreduce", array, op, output=array if in_place else None)
+            for i, array in enumerate(arrays[rank])
+        ]
+        return await all_of(collectives.submit(request) for request in requests)
+
+    results = cluster.run(main)
+    for i, length in enumerate((300, 5)):
+        total = (np.arange(length) % 7) * size + sum(range(size))
+        wanted = (total // size if dtype is np.int32 else total / size) if op is Average else total
+        for rank, result in enumerate(results):
+            assert (result[i].output is arrays[rank][i]) == in_place
+            np.testing.assert_allclose(
+                plain(result[i].output).astype(np.float64), wanted, rtol=1e-2 if dtype is BFLOAT16 else 1e-6
+            )
+    cluster.leave()
+
+
+@both
+def test_integers_are_scaled_before_they_are_added(direct: bool) -> None:
+    cluster = make(3, direct)
+    array = on_device(np.full(400, 5), np.int64)
+    request = {"array": array, "op": Sum, "prescale": 0.5}
+    results = cluster.run(lambda rank, collectives: collectives.submit(Request("x", "allreduce", **request)))
+    assert all((plain(result.output) == 6).all() for result in results)
+
+
+@both
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_broadcast_and_allgather(size: int, direct: bool) -> None:
+    cluster = make(size, direct, seed=size)
+
+    async def main(rank: int, collectives: Collectives) -> tuple[Result, Result]:
+        sent = on_device(np.arange(500) + 1000 * rank)
+        rows = on_device(np.full((40 * rank + 3, 2), rank), np.int16)
+        broadcast = collectives.submit(Request("b", "broadcast", sent, root_rank=size - 1))
+        return await broadcast, await collectives.submit(Request("g", "allgather", rows))
+
+    for broadcast, gathered in cluster.run(main):
+        assert (plain(broadcast.output) == np.arange(500) + 1000 * (size - 1)).all()
+        wanted = np.repeat(np.arange(size), [40 * rank + 3 for rank in range(size)])
+        assert (plain(gathered.output) == wanted[:, None]).all()
+    cluster.leave()
+
+
+@both
+def test_what_the_framework_has_yet_to_compute_is_waited_for(direct: bool, training_stream: Stream) -> None:
+    """The gradient's kernel is still queued on the training stream when the request is made."""
+    cluster = make(2, direct)
+    arrays = [on_device(np.zeros(200)) for _ in range(2)]
+    with training_stream:
+        for array in arrays:
+            array[...] = 3.0
+    requests = [Request("x", "allreduce", array, Sum) for array in arrays]
+    assert (plain(arrays[0]) == 0).all()
+    results = cluster.run(lambda rank, collectives: collectives.submit(requests[rank]))
+    assert all((plain(result.output) == 6).all() for result in results)
+
+
+@both
+def test_results_are_complete_when_they_are_given(direct: bool) -> None:
+    """Looked at in the very moment of completion, not when the stream has run dry."""
+    cluster = make(2, direct)
+    seen: list[bool] = []
+
+    async def main(rank: int, collectives: Collectives) -> None:
+        future = collectives.submit(Request("x", "allreduce", on_device(np.ones(600)), Sum))
+        future.add_callback(lambda done: seen.append(bool((plain(done.result().output) == 2).all())))
+        await future
+
+    cluster.run(main)
+    assert seen == [True, True]
+
+
+def test_staging_buffers_are_used_again() -> None:
+    made: list[int] = []
+    cluster = make(2, direct=False)
+    allocate = CUPY.cuda.alloc_pinned_memory
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CUPY.cuda, "alloc_pinned_memory", lambda size: (made.append(size), allocate(size))[1])
+        for _ in range(5):
+            cluster.run(
+                lambda _, collectives: collectives.submit(Request("x", "allreduce", on_device(np.ones(20_000)), Sum))
+            )
+    assert 0 < sum(made) <= 2 * 16 * 256
+
+
+def test_small_device_arrays_do_not_ride_in_the_request() -> None:
+    cluster = make(2, direct=True)
+    results = cluster.run(lambda _, c: c.submit(Request("x", "allreduce", on_device([1.0]), Sum)))
+    assert [plain(result.output).tolist() for result in results] == [[2.0]] * 2
+    assert isinstance(results[0].output, DeviceArray)
+
+
+def memory(direct: bool) -> tuple[DeviceMemory, SimulatedWorld, Any]:
+    world = SimulatedWorld(1)
+    space = CudaSpace(0, direct, xp=CUPY)
+    return DeviceMemory(world.endpoints[0], on_device([0]), space), world, space._stream
+
+
+@both
+def test_nothing_is_received_while_a_kernel_may_still_read_the_memory(direct: bool) -> None:
+    device_memory, world, stream = memory(direct)
+    read: list[bool] = []
+    stream.enqueue(lambda: read.append(True))
+    task = world.endpoints[0].spawn(device_memory.prepare(on_device([1, 2])))
+    world.run([task])
+    assert read == [True]
+
+
+def test_a_staging_buffer_is_free_only_when_it_has_been_copied() -> None:
+    device_memory, world, stream = memory(direct=False)
+    into = on_device([0, 0])
+    staging = world.endpoints[0].spawn(device_memory.prepare(into))
+    world.run([staging])
+    arrived = staging.result()
+    arrived[...] = [5, 6]
+    device_memory.accept(arrived, into)
+    for _ in range(2):
+        stream.enqueue(lambda: None)
+    assert not np.shares_memory(device_memory.publish(into)[0], arrived)
+    world.run()
+    assert plain(into).tolist() == [5, 6]
+    assert np.shares_memory(device_memory.publish(into)[0], arrived)
