@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from _demo_run import TRAINING_IMAGES, Plan, Watcher, WorkerLog
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 LOSS_STEPS = 60
 """The loss shown is the mean over so many of the last steps, whichever workers took them."""
@@ -34,8 +34,8 @@ class _Bars:
             BarColumn(bar_width=30),
             TextColumn("{task.completed:>6,.0f} images", justify="right"),
             TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
             console=console,
+            refresh_per_second=4,  # drawing takes time from the workers
         )
         self._all = self._add(f"[bold]{plan.algorithm}", plan.epochs * TRAINING_IMAGES)
         self._workers = [self._add(_worker_name(plan, worker), fair_share(plan)) for worker in range(plan.workers)]
@@ -89,7 +89,14 @@ def _note(plan: Plan, logs: list[WorkerLog]) -> str:
     loss = recent_loss(logs)
     if loss is None:
         return "starting"
-    return f"epoch {_images(logs) / TRAINING_IMAGES:4.1f} of {plan.epochs}, loss {loss:.3f}"
+    epochs = _images(logs) / TRAINING_IMAGES
+    return f"epoch {epochs:4.1f} of {plan.epochs}, loss {loss:.3f}, {seconds_trained(logs):.0f} s"
+
+
+def seconds_trained(logs: list[WorkerLog]) -> float:
+    """From the first worker's first step to the last step so far."""
+    times = [float(log.steps[index]["time"]) for log in logs if log.steps for index in (0, -1)]
+    return max(times) - min(times) if times else 0.0
 
 
 def _worker_name(plan: Plan, worker: int) -> str:

@@ -12,7 +12,7 @@ import demo
 import numpy as np
 import pytest
 from _demo_plot import draw
-from _demo_progress import fair_share, recent_loss, shown_progress
+from _demo_progress import fair_share, recent_loss, seconds_trained, shown_progress
 from _demo_results import Result, as_json, comparison, explanation, heading, loss_curve, summarize, table
 from _demo_run import TRAINING_IMAGES, Plan, RunFailed, WorkerLog, launched, train
 from PIL import Image
@@ -192,6 +192,13 @@ def test_recent_loss_forgets_what_a_slow_worker_said_long_ago() -> None:
     assert recent_loss([slow, fast]) == 0.5
 
 
+def test_seconds_trained_span_all_workers() -> None:
+    early, late = WorkerLog(Path()), WorkerLog(Path())
+    assert seconds_trained([early, late]) == 0
+    early.steps, late.steps = [step(10.0, 30, 1.0), step(11.0, 30, 1.0)], [step(12.5, 30, 1.0)]
+    assert seconds_trained([early, late]) == 2.5
+
+
 def test_progress_without_a_terminal_is_a_line_a_tenth() -> None:
     stream = io.StringIO()
     plan = Plan("adpsgd", Path(), epochs=4)
@@ -201,7 +208,7 @@ def test_progress_without_a_terminal_is_a_line_a_tenth() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == "adpsgd: starting 4 workers"
     assert [line.split("%")[0].split()[-1] for line in lines[1:]] == ["10", "50", "100"]
-    assert lines[2].endswith("epoch  2.0 of 4, loss 0.250, images by worker: 720, 720, 720, 720")
+    assert lines[2].endswith("epoch  2.0 of 4, loss 0.250, 0 s, images by worker: 720, 720, 720, 720")
     assert "\x1b" not in stream.getvalue()
 
 
@@ -211,7 +218,7 @@ def test_progress_on_a_terminal_has_a_bar_for_the_run_and_for_every_worker() -> 
     with shown_progress(console, Plan("adpsgd", Path(), epochs=4)) as watch:
         watch(progress_logs(720))
     final = stream.getvalue()
-    for text in ("adpsgd", "worker 0", "worker 3 (10x slower)", "epoch  2.0 of 4, loss 0.250", "1 steps"):
+    for text in ("adpsgd", "worker 0", "worker 3 (10x slower)", "epoch  2.0 of 4, loss 0.250, 0 s", "1 steps"):
         assert text in final
 
 
