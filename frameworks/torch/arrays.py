@@ -56,6 +56,16 @@ def as_tensor(array: np.ndarray) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if half else tensor
 
 
+def result_like(tensor: torch.Tensor) -> torch.Tensor:
+    """An uninitialized contiguous tensor of the same shape, type and device, for an operation's result.
+
+    On the CPU its memory is NumPy's, which asks for huge pages: 60 MB then cost 30 page faults and not 15,000.
+    """
+    if tensor.device.type != "cpu":
+        return torch.empty_like(tensor, requires_grad=False, memory_format=torch.contiguous_format)
+    return as_tensor(np.empty(tuple(tensor.shape), as_array(tensor.detach().flatten()[:0]).dtype))
+
+
 def check_tensor(tensor: torch.Tensor) -> None:
     """Raises ValueError if the tensor's dtype, layout or device cannot be communicated."""
     if tensor.layout != torch.strided:

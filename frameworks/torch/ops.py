@@ -20,7 +20,7 @@ from hvd_gossip.basics import ProcessSet, global_process_set, operation_name, re
 from hvd_gossip.collectives import Average, ReduceOp, Request, Sum
 
 from . import autograd
-from .arrays import contiguous
+from .arrays import contiguous, result_like
 from .compression import Compression, Compressor
 from .handles import Handle
 from .submit import broadcast_into, gather, reduce_into
@@ -41,7 +41,7 @@ def allreduce_async(
     """Starts reducing a tensor over all ranks; arguments as for `allreduce`. Gradients do not flow through it."""
     require_global(process_set)
     source = contiguous(tensor)
-    output = torch.empty_like(source, requires_grad=False)
+    output = result_like(source)
     return reduce_into(
         source, output, operation_name("allreduce", name), _op(op, average), prescale_factor, postscale_factor
     )
@@ -140,7 +140,7 @@ def broadcast_async(
     require_global(process_set)
     source = contiguous(tensor)
     return broadcast_into(
-        source, torch.empty_like(source, requires_grad=False), root_rank, operation_name("broadcast", name)
+        source, result_like(source), root_rank, operation_name("broadcast", name)
     )
 
 

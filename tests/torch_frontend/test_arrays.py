@@ -99,3 +99,15 @@ def test_memory_of_a_dense_tensor_is_a_view_in_memory_order() -> None:
     memory_of(tensor)[5] = -1.0
     assert base[5] == -1.0
     assert torch.equal(memory_of(base[8:12]), base[8:12])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (3, 5)])
+def test_memory_for_a_result_has_the_tensors_shape_and_type(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = torch.zeros(shape, dtype=dtype)
+    result = arrays.result_like(tensor)
+    assert (result.shape, result.dtype, result.device) == (tensor.shape, tensor.dtype, tensor.device)
+    assert result.is_contiguous()
+    assert not result.requires_grad
+    result.copy_(tensor)
+    assert torch.equal(result, tensor)
