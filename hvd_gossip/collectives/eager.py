@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hvd_gossip.collectives.memory import is_on_device
+from hvd_gossip.collectives.memory import HOST, is_on_device
 from hvd_gossip.collectives.reduction import reduction_of
 from hvd_gossip.collectives.request import Request, Signature, dtype_of
 from hvd_gossip.collectives.wire import Submission
@@ -61,7 +61,8 @@ def _allreduce(signature: Signature, parts: list[Any]) -> Any:
     dtype = dtype_of(signature.dtype)
     arrays = [np.frombuffer(part, np.uint8).view(dtype) for part in parts]
     out = np.empty(len(arrays[0]), dtype)
-    reduction_of(signature, out, len(parts)).reduce_all(arrays, out)
+    with HOST.computing():
+        reduction_of(signature, out, len(parts)).reduce_all(arrays, out)
     return out.view(np.uint8)
 
 

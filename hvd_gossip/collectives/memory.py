@@ -7,7 +7,7 @@ read, before MPI is called: both are waited for by polling an event, never by bl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -28,7 +28,7 @@ class Memory(Protocol):
     on_device: bool
 
     def computing(self) -> AbstractContextManager[object]:
-        """Context of all arithmetic and copies."""
+        """Context of all arithmetic and copies, without warnings of what infinite numbers do."""
 
     def empty(self, length: int, dtype: np.dtype[Any]) -> Array:
         """A chunk buffer."""
@@ -52,7 +52,7 @@ class HostMemory:
     on_device = False
 
     def computing(self) -> AbstractContextManager[object]:
-        return _NO_CONTEXT
+        return np.errstate(all="ignore")
 
     def empty(self, length: int, dtype: np.dtype[Any]) -> Array:
         return np.empty(length, dtype)
@@ -128,7 +128,6 @@ class DeviceMemory:
 def _nothing() -> None: ...
 
 
-_NO_CONTEXT: AbstractContextManager[object] = nullcontext()
 _DONE: Future[None] = Future("nothing")
 _DONE.set_result(None)
 HOST = HostMemory()

@@ -31,7 +31,7 @@ class Reduction:
     """How `count` ranks' elements of one dtype become one.
 
     Sum and Average of floating types take all factors together, once, on the finished sum; for the other cases
-    `prescale` must be applied to the input first (`prescaled`).
+    `prescale` must be applied to the input first (`prescaled`). Used within `Memory.computing`.
 
     Attributes:
         dtype: of the elements.
@@ -62,24 +62,21 @@ class Reduction:
 
     def combine(self, out: Array, a: Array, b: Array) -> None:
         """out <- a (op) b. `out` has the accumulator's type, `a` and `b` that or the elements'."""
-        with np.errstate(all="ignore"):
-            if self.widened:
-                self._ufunc(a, b, out=out, dtype=self.accumulator)
-            else:
-                self._ufunc(a, b, out=out)
+        if self.widened:
+            self._ufunc(a, b, out=out, dtype=self.accumulator)
+        else:
+            self._ufunc(a, b, out=out)
 
     def finish(self, out: Array, total: Array) -> None:
         """out <- total, averaged and scaled, rounded once. `total`, of the accumulator's type, may be `out`; else it is
         used as scratch."""
-        with np.errstate(all="ignore"):
-            self._scale(total)
-            if out is not total:
-                out[...] = total
+        self._scale(total)
+        if out is not total:
+            out[...] = total
 
     def prescaled(self, out: Array, values: Array) -> None:
         """out <- values * prescale, in the elements' type."""
-        with np.errstate(all="ignore"):
-            module_of(values).multiply(values, self.prescale, out=out, casting="unsafe")
+        module_of(values).multiply(values, self.prescale, out=out, casting="unsafe")
 
     def reduce_all(self, parts: Sequence[Array], out: Array) -> None:
         """out <- all the parts, combined in their order. For results small enough to have all parts in one place."""
