@@ -135,10 +135,10 @@ class Runtime:
         return worker
 
     def detach(self, worker: Worker) -> None:
-        """Ends `attach`: the flat buffers are left with this worker's own values. A collective."""
-        worker.pause()
+        """Ends `attach`: waits until no peer counts on the worker, whose flat buffers keep all that was exchanged."""
         self.abandon(worker)
         self._departing[-1].wait()
+        worker.algorithm.settle()
 
     def abandon(self, worker: Worker) -> None:
         """Announces that a worker takes no further step, and waits for nothing. Its peers go on without it."""

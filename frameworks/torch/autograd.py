@@ -13,7 +13,7 @@ import torch
 from hvd_gossip import runtime
 from hvd_gossip.collectives import Average, Sum
 
-from .arrays import contiguous, result_like
+from .arrays import contiguous, copy_for_result
 from .submit import broadcast_into, gather, reduce_into
 
 
@@ -23,8 +23,8 @@ class Allreduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, name: str, op: int, prescale: float, postscale: float) -> torch.Tensor:
         ctx.arguments = name, op, prescale, postscale
-        source = contiguous(tensor)
-        return reduce_into(source, result_like(source), name, op, prescale, postscale).wait()
+        output = copy_for_result(contiguous(tensor))
+        return reduce_into(output, output, name, op, prescale, postscale).wait()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
@@ -57,7 +57,7 @@ class Broadcast(torch.autograd.Function):
     def forward(ctx: Any, tensor: torch.Tensor, root_rank: int, name: str) -> torch.Tensor:
         ctx.name, ctx.root_rank = name, root_rank
         source = contiguous(tensor)
-        return broadcast_into(source, result_like(source), root_rank, name).wait()
+        return broadcast_into(source, copy_for_result(source), root_rank, name).wait()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:

@@ -19,7 +19,7 @@ from hvd_gossip.runtime import Runtime, current, is_initialized
 from .gradients import start_reduction
 from .handles import Handle
 from .options import Options, ParamGroups
-from .strategy import Closure, Strategy, Update
+from .strategy import Closure, Strategy, Update, parameters_of
 from .submit import reduce_into
 
 R = TypeVar("R")
@@ -43,6 +43,7 @@ class GradientAveraging(Strategy):
         self._stepper = runtime.stepper()
         self._passes: dict[torch.Tensor, int] = {}
         self._started: dict[torch.Tensor, _Started] = {}
+        self._trainable: list[torch.Tensor] = []
         self._partners: dict[torch.Tensor, Sequence[torch.Tensor]] = {}
         self._hooked: dict[torch.Tensor, Any] = {}
         self._synchronized = False
@@ -52,8 +53,8 @@ class GradientAveraging(Strategy):
     def synchronize(self, groups: ParamGroups) -> None:
         if not self._alone:
             self._watch(groups)
-            for parameter in self._names:
-                if parameter.requires_grad and parameter not in self._started:
+            for parameter in self._trainable:
+                if parameter not in self._started:
                     self._start(self._partners.get(parameter, [parameter]))
             self._finish()
         self._synchronized = True
@@ -92,13 +93,15 @@ class GradientAveraging(Strategy):
 
     def _watch(self, groups: ParamGroups) -> None:
         """Hooks parameters that have become trainable. (Until then `synchronize` takes care of them.)"""
-        if self._alone:
+        trainable = [parameter for parameter in parameters_of(groups) if parameter.requires_grad]
+        if self._alone or list(map(id, trainable)) == list(map(id, self._trainable)):
             return
         named = self.named(groups)
+        self._trainable = trainable
         self._names = {parameter: name for name, parameter in named}
         self._partners = _partners(self.options.groups, named)
-        for _, parameter in named:
-            if parameter.requires_grad and parameter not in self._hooked:
+        for parameter in trainable:
+            if parameter not in self._hooked:
                 hook = functools.partial(_on_gradient, weakref.ref(self))
                 self._hooked[parameter] = parameter.register_post_accumulate_grad_hook(hook)
 
@@ -117,7 +120,7 @@ class GradientAveraging(Strategy):
 
     def _start(self, partners: Sequence[torch.Tensor]) -> None:
         """Starts the allreduces of parameters whose gradients travel together."""
-        members = [p for p in partners if p.requires_grad]
+        members = [p for p in partners if p.requires_grad and p not in self._started]
         group = {"group": self._names[members[0]], "group_size": len(members)} if len(members) > 1 else {}
         for parameter in members:
             handle = start_reduction(self._names[parameter], parameter, self.options, **group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from hvd_gossip.worker import Worker
 from .arrays import ordered, stream_of
 from .flat import FlatParameters, Named
 from .options import Options, ParamGroups
-from .strategy import Closure, Strategy, Update, live_strategies
+from .strategy import Closure, Strategy, Update, parameters_of
 
 R = TypeVar("R")
 
@@ -35,17 +36,18 @@ class ParameterMixing(Strategy):
         _check_options(options, self.algorithm)
         self._inside = ""
         self._attach(self.named(groups))
+        self._number = next(_numbers)
+        _strategies.add(self)
 
     def synchronize(self, groups: ParamGroups) -> None:
         """Nothing to wait for: no communication touches gradients."""
 
     def step(self, groups: ParamGroups, update: Update[R], closure: Closure | None, synchronize: bool) -> R:
         self._check_outside("step()")
-        named = self.named(groups)
-        fits = self._flat.adopt() and all(self._flat.holds(p) for _, p in named if p.requires_grad)
-        if not fits or self._worker not in self.runtime.workers:
+        fits = self._flat.adopt() and all(self._flat.holds(p) for p in parameters_of(groups) if p.requires_grad)
+        if not (fits and self.active):
             self.release()
-            self._attach(named)
+            self._attach(self.named(groups))
         with self._ordered():
             return self._worker.step(lambda: update(closure))
 
@@ -55,6 +57,11 @@ class ParameterMixing(Strategy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state:
             self._worker.load_state_dict(dict(state))
+
+    @property
+    def active(self) -> bool:
+        """Whether the parameters are mixed now: not after `release()` or `shutdown()`."""
+        return self._worker in self.runtime.workers
 
     def holds(self, parameter: torch.Tensor) -> bool:
         """Whether this very parameter is mixed by this strategy."""
@@ -84,9 +91,9 @@ class ParameterMixing(Strategy):
             yield
 
     def release(self) -> None:
-        """Ends the mixing, until the next step; the parameters stay as they are. Collective."""
+        """Ends the mixing, until the next step, and brings in what was exchanged last. Peers go on without this worker."""
         self._finalizer.detach()
-        if self._worker in self.runtime.workers:
+        if self.active:
             with self._ordered():
                 self.runtime.detach(self._worker)
 
@@ -130,9 +137,13 @@ class ParameterMixing(Strategy):
         return next((buffer.device for buffer in self._flat.buffers), torch.device("cpu"))
 
 
+_numbers = itertools.count()
+_strategies: weakref.WeakSet[ParameterMixing] = weakref.WeakSet()
+
+
 def mixing_strategies() -> list[ParameterMixing]:
-    """The strategies that mix now, oldest first."""
-    return [strategy for strategy in live_strategies() if isinstance(strategy, ParameterMixing)]
+    """The strategies that mix now, oldest first: the same order on every rank."""
+    return sorted((s for s in _strategies if s.active), key=lambda strategy: strategy._number)
 
 
 _warned: set[str] = set()

@@ -20,7 +20,7 @@ from hvd_gossip.basics import ProcessSet, global_process_set, operation_name, re
 from hvd_gossip.collectives import Average, ReduceOp, Request, Sum
 
 from . import autograd
-from .arrays import contiguous, result_like
+from .arrays import contiguous, copy_for_result
 from .compression import Compression, Compressor
 from .handles import Handle
 from .submit import broadcast_into, gather, reduce_into
@@ -40,10 +40,9 @@ def allreduce_async(
 ) -> Handle[torch.Tensor]:
     """Starts reducing a tensor over all ranks; arguments as for `allreduce`. Gradients do not flow through it."""
     require_global(process_set)
-    source = contiguous(tensor)
-    output = result_like(source)
+    output = copy_for_result(contiguous(tensor))
     return reduce_into(
-        source, output, operation_name("allreduce", name), _op(op, average), prescale_factor, postscale_factor
+        output, output, operation_name("allreduce", name), _op(op, average), prescale_factor, postscale_factor
     )
 
 
@@ -139,9 +138,7 @@ def broadcast_async(
     """Starts giving every rank the root's tensor; arguments as for `broadcast`. Gradients do not flow through it."""
     require_global(process_set)
     source = contiguous(tensor)
-    return broadcast_into(
-        source, result_like(source), root_rank, operation_name("broadcast", name)
-    )
+    return broadcast_into(source, copy_for_result(source), root_rank, operation_name("broadcast", name))
 
 
 def broadcast_async_(

@@ -133,6 +133,7 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
         if self._hvd_strategy is None or self._hvd_strategy.runtime is not now:
             self._hvd_strategy = _make_strategy(now, self._hvd_options, self.param_groups)
             self._hvd_strategy.load_state_dict(self._hvd_gossip_state)
+            self._hvd_gossip_state = {}
         return self._hvd_strategy
 
     def _hvd_tell_schedulers(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -43,8 +42,6 @@ class Strategy(ABC):
         self.options = options
         self.algorithm = config.algorithm
         self._names = dict(zip(parameters_of(groups), options.names, strict=False))
-        self._number = next(_numbers)
-        _live.add(self)
 
     def named(self, groups: ParamGroups) -> list[tuple[str, torch.Tensor]]:
         """All parameters with their names; those of groups added later are named by their place."""
@@ -86,15 +83,6 @@ class Strategy(ABC):
         """
         if state:
             raise ValueError(f"algorithm {self.algorithm!r} has no state to restore, but was given {sorted(state)}")
-
-
-_numbers = itertools.count()
-_live: weakref.WeakSet[Strategy] = weakref.WeakSet()
-
-
-def live_strategies() -> list[Strategy]:
-    """Every strategy in use, oldest first: the same order on every rank."""
-    return sorted(_live, key=lambda strategy: strategy._number)
 
 
 def parameters_of(groups: ParamGroups) -> Iterator[torch.Tensor]:

@@ -103,11 +103,12 @@ def test_memory_of_a_dense_tensor_is_a_view_in_memory_order() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool])
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (3, 5)])
-def test_memory_for_a_result_has_the_tensors_shape_and_type(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    tensor = torch.zeros(shape, dtype=dtype)
-    result = arrays.result_like(tensor)
-    assert (result.shape, result.dtype, result.device) == (tensor.shape, tensor.dtype, tensor.device)
-    assert result.is_contiguous()
-    assert not result.requires_grad
-    result.copy_(tensor)
-    assert torch.equal(result, tensor)
+def test_a_copy_for_a_result_is_a_tensor_of_its_own(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    tensor = torch.ones(shape, dtype=dtype)
+    copy = arrays.copy_for_result(tensor)
+    assert (copy.shape, copy.dtype, copy.device) == (tensor.shape, tensor.dtype, tensor.device)
+    assert copy.is_contiguous()
+    assert not copy.requires_grad
+    assert torch.equal(copy, tensor)
+    copy.zero_()
+    assert torch.equal(tensor, torch.ones(shape, dtype=dtype))
