@@ -77,22 +77,9 @@ class Runtime:
         self.engine.call(self._start_services, "starting the services")
         self._report(config)
 
-    def submit(self, request: Request, ready: Callable[[], bool] | None = None) -> Handle[Result]:
-        """Starts a named collective operation; the handle gives its result. Every live rank submits the same name.
-
-        Args:
-            ready: asked by the engine until it says True, before which the request's arrays are not touched: for copies
-                that a device is still making.
-        """
-        name = f"{request.kind} of {request.name!r}"
-        if ready is None:
-            return self.engine.submit(lambda: self.collectives.submit(request), name)
-
-        async def when_ready() -> Result:
-            await self.engine.endpoint.poll(ready, ("the array of", request.name))
-            return await self.collectives.submit(request)
-
-        return self.engine.submit(when_ready, name)
+    def submit(self, request: Request) -> Handle[Result]:
+        """Starts a named collective operation; the handle gives its result. Every live rank submits the same name."""
+        return self.engine.submit(lambda: self.collectives.submit(request), f"{request.kind} of {request.name!r}")
 
     def attach(
         self, flats: Sequence[Array], *, training_stream: Callable[[], int] | None = None, **overrides: object

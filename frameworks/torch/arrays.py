@@ -1,8 +1,7 @@
 """Torch tensors as NumPy or CuPy arrays that share their memory, and back.
 
-The only file of the front end that knows dtypes, devices and streams. Flat parameters on a GPU are CuPy arrays, used
-inside `ordered(device)`, where CuPy's current stream is the one that torch works on. What collective operations send
-goes through pinned host memory (`to_host`).
+The only file of the front end that knows dtypes, devices and streams. What becomes of an array on a GPU is ordered by CuPy's
+current stream, so arrays are handed to the runtime inside `ordered(device)`, where that is the stream that torch works on.
 """
 
 from __future__ import annotations
@@ -47,12 +46,13 @@ def as_array(tensor: torch.Tensor) -> Array:
     return array.view(_BFLOAT16) if half else array
 
 
-def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A NumPy array's memory as a tensor: the inverse of `as_array` on the CPU."""
+def as_tensor(array: Array) -> torch.Tensor:
+    """The array's memory as a tensor: the inverse of `as_array`."""
     half = array.dtype == _BFLOAT16
     if half:
         array = array.view(np.int16)
-    tensor = torch.from_numpy(array)
+    on_cpu = isinstance(array, np.ndarray)
+    tensor = torch.from_numpy(array) if on_cpu else torch.as_tensor(array, device=f"cuda:{array.device.id}")
     return tensor.view(torch.bfloat16) if half else tensor
 
 
@@ -91,22 +91,6 @@ def contiguous(tensor: torch.Tensor) -> torch.Tensor:
         raise TypeError(f"expected a torch.Tensor, not {type(tensor).__name__}")
     check_tensor(tensor)
     return tensor if tensor.is_contiguous() else tensor.detach().contiguous()
-
-
-def to_host(tensor: torch.Tensor) -> tuple[torch.Tensor, Callable[[], bool] | None]:
-    """The tensor's values in host memory, for collective operations.
-
-    Returns:
-        The tensor itself and None on the CPU. Else a pinned copy that the device fills after all that the current stream
-        holds already, and what tells when it has.
-    """
-    if tensor.device.type == "cpu":
-        return tensor, None
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor.detach(), non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(tensor.device))
-    return host, copied.query
 
 
 def stream_of(device: torch.device) -> Callable[[], int] | None:

@@ -9,7 +9,7 @@ import torch
 from hvd_gossip import runtime
 from hvd_gossip.collectives import Request
 
-from .arrays import as_array, as_tensor, to_host
+from .arrays import as_array, as_tensor, ordered
 from .handles import Handle
 
 
@@ -41,21 +41,14 @@ def broadcast_into(source: torch.Tensor, output: torch.Tensor, root_rank: int, n
 
 def gather(source: torch.Tensor, name: str) -> Handle[Gathered]:
     """Submits an allgather of a contiguous tensor under its full name."""
-    host, ready = to_host(source)
-    pending = runtime.current().submit(Request(name=name, kind="allgather", array=as_array(host)), ready)
-    return Handle(pending, lambda result: Gathered(as_tensor(result.output).to(source.device), result.sizes))
+    with ordered(source.device):
+        pending = runtime.current().submit(Request(name=name, kind="allgather", array=as_array(source)))
+    return Handle(pending, lambda result: Gathered(as_tensor(result.output), result.sizes))
 
 
 def _submit(source: torch.Tensor, output: torch.Tensor, name: str, request: dict[str, Any]) -> Handle[torch.Tensor]:
-    host, ready = to_host(source)
-    landing = output if host is source else host
-    array = as_array(host)
-    into = array if landing is host else as_array(landing)
-    pending = runtime.current().submit(Request(name=name, array=array, output=into, **request), ready)
-
-    def finish(_: object) -> torch.Tensor:
-        if landing is not output:
-            output.detach().copy_(landing, non_blocking=True)
-        return output
-
-    return Handle(pending, finish)
+    with ordered(source.device):
+        array = as_array(source)
+        into = array if output is source else as_array(output)
+        pending = runtime.current().submit(Request(name=name, array=array, output=into, **request))
+    return Handle(pending, lambda _: output)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hvd_gossip.torch as hvd
-import numpy as np
 import pytest
 import torch
 
-from hvd_gossip import runtime
-from hvd_gossip.collectives import Request
 from tests.torch_frontend.ranks import run_checks
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -204,23 +201,6 @@ def check_ranks_that_disagree_all_get_an_error() -> None:
     with pytest.raises(hvd.HorovodInternalError, match=r"broadcast\.root"):
         hvd.broadcast(ours(2), root_rank=hvd.rank() % 2, name="root")
     torch.testing.assert_close(hvd.allreduce(ours(2)), everybodys(2).mean(0))  # and go on
-
-
-def check_an_operation_waits_until_its_array_is_there() -> None:
-    """As for copies that a device is still making."""
-    array, asked = np.zeros(2), []
-
-    def ready() -> bool:
-        asked.append(None)
-        if len(asked) == 3:
-            array[:] = hvd.rank()
-        return len(asked) >= 3
-
-    request = Request(name="late", kind="allreduce", array=array, op=hvd.Sum)
-    result = runtime.current().submit(request, ready).wait()
-    assert result.output is not None
-    assert result.output.tolist() == [sum(range(hvd.size()))] * 2
-    assert len(asked) == 3
 
 
 def check_objects() -> None:
