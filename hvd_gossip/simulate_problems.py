@@ -55,7 +55,7 @@ class LeastSquares:
         self.inputs = rng.standard_normal((size, rows, dimension))
         truth = rng.standard_normal(dimension) + skew * rng.standard_normal((size, dimension))
         self.outputs = np.einsum("ird,id->ir", self.inputs, truth) + noise * rng.standard_normal((size, rows))
-        self.optimum: Vector = np.linalg.lstsq(self.inputs.reshape(-1, dimension), self.outputs.ravel())[0]
+        self.optimum: Vector = np.linalg.lstsq(self.inputs.reshape(-1, dimension), self.outputs.ravel(), rcond=None)[0]
 
     def initial(self, rank: int) -> Vector:
         return np.zeros(self.inputs.shape[2], self.dtype)
