@@ -14,6 +14,7 @@ from hvd_gossip.collectives import Average, Collectives, Max, ReduceOp, Request,
 from hvd_gossip.errors import HorovodInternalError
 from hvd_gossip.tasks import Future, all_of
 from hvd_gossip.transport.simulated import SimulatedWorld
+from hvd_gossip.transport.simulated_links import Links
 from tests.collectives.cluster import Cluster, assert_reduced, assert_same_bits, reduced, reductions, values
 
 OPTIONS = st.fixed_dictionaries(
@@ -241,6 +242,30 @@ def test_more_names_than_the_cache_holds(capacity: int) -> None:
     caches = [collectives._state.cache for collectives in cluster.collectives]
     assert [len(cache) for cache in caches] == [capacity] * 3
     assert len({tuple(cache._entries.items()) for cache in caches}) == 1
+    cluster.leave()
+
+
+def test_a_request_whose_id_was_evicted_on_its_way_is_submitted_again() -> None:
+    """Rank 1 submits "a" by its id while the coordinator, which has not heard of it yet, gives the place to "b"."""
+    world = SimulatedWorld(2, links=Links(latency=1.0))
+    cluster = Cluster(2, world=world, cache_capacity=1)
+
+    async def main(rank: int, collectives: Collectives) -> list[float]:
+        def submit(name: str) -> Future[Result]:
+            return collectives.submit(Request(name, "allreduce", np.ones(2), Sum))
+
+        await submit("a")
+        await submit("barrier")
+        await submit("a")
+        b = submit("b")
+        await world.endpoints[rank].sleep(0.5 if rank else 4.0)
+        a = submit("a")
+        assert rank == 0 or collectives._client._pending[0, "a"].sent_id is None
+        await world.endpoints[rank].sleep(0.1)
+        assert rank == 0 or collectives._client._pending[0, "a"].sent_id is not None
+        return [(await future).output[0] for future in (a, b)]
+
+    assert cluster.run(main) == [[2, 2]] * 2
     cluster.leave()
 
 
