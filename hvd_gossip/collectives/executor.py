@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 from hvd_gossip.buffers.cuda import space_of
 from hvd_gossip.buffers.space import Space
-from hvd_gossip.collectives.allreduce import reduce_vectors
 from hvd_gossip.collectives.broadcast import tree_broadcast
 from hvd_gossip.collectives.flow import CHUNK_BYTES, Transfer
 from hvd_gossip.collectives.gather import ring_allgather
 from hvd_gossip.collectives.memory import HOST, DeviceMemory, Memory, is_on_device
+from hvd_gossip.collectives.reduce import reduce_vectors
 from hvd_gossip.collectives.reduction import reduction_of
 from hvd_gossip.collectives.request import Request, Result, Signature
 from hvd_gossip.collectives.vector import Vector

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Average, Max, Product, ReduceOp, Sum, allreduce
-from hvd_gossip.collectives.allreduce import reduce_vectors
 from hvd_gossip.collectives.flow import Transfer
 from hvd_gossip.collectives.memory import HostMemory
+from hvd_gossip.collectives.reduce import reduce_vectors
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.errors import PeerFailedError
