@@ -10,6 +10,7 @@ sent and posted itself, so no circle of waits can close.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,7 +53,9 @@ class DirectAllreduce:
         # Everybody begins with another peer, so that no rank is sent to by all at once.
         self._peers = [(me + step) % size for step in range(1, size)]
         self._receives = {peer: Receives(transfer, peer) for peer in self._peers}
-        self._sends = {peer: SendQueue(transfer, peer, self._abort) for peer in self._peers}
+        # A reference to `self` would be a cycle, and keep the buffers until the next garbage collection.
+        abort = partial(_abort, list(self._receives.values()))
+        self._sends = {peer: SendQueue(transfer, peer, abort) for peer in self._peers}
         self._buffers: dict[tuple[Any, ...], Array] = {}
         self._unsent: dict[tuple[str, int], _Unsent] = {}
 
@@ -67,8 +70,8 @@ class DirectAllreduce:
             for lane in range(min(DEPTH, count)):
                 await self._share(lane)
             for lane in range(count):
-                await self._reduce(lane)
                 await self._post_results(lane)
+                await self._reduce(lane)
                 if lane + DEPTH < count:
                     await self._share(lane + DEPTH)
                 if lane >= DEPTH - 1:
@@ -83,13 +86,6 @@ class DirectAllreduce:
 
     async def _share(self, lane: int) -> None:
         """Sends the peers their shares of a lane, and gets ready for theirs."""
-        start, stop = self._lanes.bounds(lane, self._me)
-        for peer in self._peers:
-            if start == stop:
-                self._receives[peer].skip(None)
-            else:
-                into = self._buffer("share", lane, peer)[: stop - start]
-                await self._receives[peer].post(into, into)
         for peer in self._peers:
             low, high = self._lanes.bounds(lane, peer)
             if low < high:
@@ -99,6 +95,13 @@ class DirectAllreduce:
                     with self._memory.computing():
                         chunk = self._source.read(low, high, buffer)
                 self._send(peer, chunk, "share", lane)
+        start, stop = self._lanes.bounds(lane, self._me)
+        for peer in self._peers:
+            if start == stop:
+                self._receives[peer].skip(None)
+            else:
+                into = self._buffer("share", lane, peer)[: stop - start]
+                await self._receives[peer].post(into, into)
 
     async def _reduce(self, lane: int) -> None:
         """Adds all shares of the own segment and sends the result."""
@@ -176,6 +179,7 @@ class DirectAllreduce:
             self._buffers[key] = self._memory.empty(self._lanes.longest, dtype or self._reduction.dtype)
         return self._buffers[key]
 
-    def _abort(self, error: BaseException) -> None:
-        for receives in self._receives.values():
-            receives.abort(error)
+
+def _abort(receives: Sequence[Receives], error: BaseException) -> None:
+    for one in receives:
+        one.abort(error)

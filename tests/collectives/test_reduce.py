@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import partial
 from typing import Any
 
@@ -180,3 +182,26 @@ def test_a_death_fails_the_others(victim: int, length: int, direct: bool) -> Non
     errors = [task.error() for task in tasks if task is not tasks[victim]]
     assert [type(error) for error in errors] == [PeerFailedError] * 2
     assert str(errors[0]) == f"rank {victim} failed or cannot be reached"
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_buffers_are_free_as_soon_as_the_transfer_is_done(direct: bool) -> None:
+    """Not at the next garbage collection: the next transfer is to get memory that is mapped already."""
+    made: list[weakref.ref[Any]] = []
+    empty = HostMemory.empty
+
+    def remember(memory: HostMemory, length: int, dtype: Any) -> Any:
+        array = empty(memory, length, dtype)
+        made.append(weakref.ref(array))
+        return array
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(HostMemory, "empty", remember)
+            run(SimulatedWorld(3), [[np.ones(5000, np.float32), np.ones(3, np.float32)]] * 3, Sum, direct=direct)
+    finally:
+        gc.enable()
+    assert made
+    assert all(reference() is None for reference in made)
