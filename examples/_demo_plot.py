@@ -38,12 +38,12 @@ def draw(first: Result, second: Result, path: Path) -> None:
         for result in (first, second):
             _curve(left, result, result.times)
             _curve(right, result, result.epochs)
-        for result in (first, second):
-            _mark_end(left, result, height=0.7 * lowest)
+        _mark_end(left, first, height=0.5 * lowest)
+        _mark_end(left, second, height=0.7 * lowest)  # two heights: the ends may lie close together
         _label(left, "training time (seconds)", "Loss against time")
         _label(right, "epochs (passes over the training images)", "Loss against epochs")
         left.set_yscale("log")
-        left.set_ylim(bottom=0.55 * lowest)  # room for the ends' labels
+        left.set_ylim(bottom=0.38 * lowest)  # room for the ends' labels
         left.yaxis.set_major_formatter("{x:g}")
         left.set_ylabel("training loss (cross entropy, mean of an epoch)")
         right.legend(frameon=False, loc="upper right")
@@ -57,9 +57,9 @@ def _curve(axes: Axes, result: Result, across: np.ndarray) -> None:
 
 
 def _mark_end(axes: Axes, result: Result, height: float) -> None:
-    """Where the run ends, written at a height below the curves, on the side away from the picture's edge."""
+    """Where the run ends, written at a height below the curves, on the side where there is room."""
     colour, _ = STYLES[result.plan.algorithm]
-    end, side = result.times[-1], "left" if result.seconds < 0.6 * axes.get_xlim()[1] else "right"
+    end, side = result.times[-1], "left" if result.seconds < axes.get_xlim()[1] / 3 else "right"
     axes.plot([end, end], [height, result.losses[-1]], ":", color=colour, linewidth=1)
     axes.plot(end, result.losses[-1], "o", color=colour, markersize=7)
     text = f" {result.title}: {result.seconds:.1f} s "
