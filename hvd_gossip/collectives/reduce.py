@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hvd_gossip.collectives.direct import DirectAllreduce
 from hvd_gossip.collectives.flow import Transfer
+from hvd_gossip.collectives.halving import HalvingAllreduce
 from hvd_gossip.collectives.reduction import Reduction
 from hvd_gossip.collectives.request import ReduceOp
 from hvd_gossip.collectives.ring import RingAllreduce
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.transport.endpoint import Array, Endpoint
 
-DIRECT_RANKS = 4
-"""Up to so many ranks exchange directly: 2 steps instead of 2 (n - 1). More go around a ring, whose links are few."""
+Algorithm = type[HalvingAllreduce] | type[RingAllreduce]
+
+HALVING_BYTES = 4 << 20
+"""Up to so many bytes, a power of two of ranks halves and doubles: few messages matter more than links used alike."""
 
 
 async def allreduce(
@@ -31,9 +33,12 @@ async def allreduce(
 
 
 async def reduce_vectors(
-    transfer: Transfer, source: Vector, target: Vector, reduction: Reduction, direct_ranks: int = DIRECT_RANKS
+    transfer: Transfer, source: Vector, target: Vector, reduction: Reduction, algorithm: Algorithm | None = None
 ) -> None:
     """target <- the reduction of every rank's source. `target` may be `source`; they are cut into the same arrays.
+
+    Args:
+        algorithm: the same on every rank; default: `choose_algorithm`'s.
 
     Raises:
         TransportError: a peer failed.
@@ -46,5 +51,15 @@ async def reduce_vectors(
                 (reduction.reduce_one if alone else reduction.prescaled)(wanted.view, given.view)
         source = target
     if not alone:
-        algorithm = DirectAllreduce if len(transfer.ranks) <= direct_ranks else RingAllreduce
-        await algorithm(transfer, source, target, reduction).run()
+        chosen = algorithm or choose_algorithm(len(transfer.ranks), source.length * source.dtype.itemsize)
+        await chosen(transfer, source, target, reduction).run()
+
+
+def choose_algorithm(size: int, nbytes: int) -> Algorithm:
+    """What suits an array of so many bytes among so many ranks.
+
+    Four ranks halve whatever the length: 4 messages a chunk instead of 6, and measured to be faster. Two ranks exchange
+    halves either way, and the ring has more of them under way.
+    """
+    halves = size & (size - 1) == 0 and (size == 4 or nbytes <= HALVING_BYTES)
+    return HalvingAllreduce if halves else RingAllreduce
