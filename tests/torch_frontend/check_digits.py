@@ -44,7 +44,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDatase
 
 def check_every_algorithm_learns_the_digits() -> None:
     train_set, test_set = load()
-    for algorithm in ALGORITHMS:
+    for algorithm, kind in ALGORITHMS.items():
         torch.manual_seed(10 + hvd.rank())
         model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.BatchNorm1d(64), nn.Linear(64, 10))
         plain = torch.optim.SGD(model.parameters(), lr=0.02 * hvd.size(), momentum=0.9)
@@ -56,7 +56,8 @@ def check_every_algorithm_learns_the_digits() -> None:
             averaged = accuracy(model, test_set)
         own = accuracy(model, test_set)
         assert averaged > 0.92, (algorithm, averaged)
-        assert own > 0.9, (algorithm, own)
+        # How near the others one worker of an asynchronous algorithm ends depends on timing; their average does not.
+        assert own > (0.9 if kind.synchronous else 0.6), (algorithm, own)
 
 
 if __name__ == "__main__":
