@@ -191,6 +191,7 @@ class Runtime:
             on_stall=log.warning,
             trace=self.timeline.span if config.timeline else None,
             wait_timeout=config.wait_timeout,
+            space_of=lambda arrays: space_of(arrays, self.cuda_aware),
         )
         self.sharing = WorkSharing(self.engine.endpoint, self.engine.post, wait_timeout=config.wait_timeout)
         self.collectives.start()
