@@ -31,6 +31,8 @@ SPIN_SECONDS = 200e-6
 """How long the engine looks again and again, after the last thing that moved, before it sleeps at all."""
 FIRST_SLEEP = 20e-6
 """The first sleep of the back-off; each one is twice as long, up to `backoff_max`."""
+URGENT_SPIN = 2e-3
+"""The same while a caller waits: ranks seldom call at the same instant, and the shortest sleep of a busy machine is long."""
 URGENT_SLEEP = 50e-6
 """The longest sleep while a caller waits."""
 IDLE_AFTER = 0.25
@@ -248,7 +250,7 @@ class Engine:
                 moved_at, sleep = time.monotonic(), FIRST_SLEEP
                 continue
             still = time.monotonic() - moved_at
-            if still < self._spin:
+            if still < (max(self._spin, URGENT_SPIN) if self._waiters else self._spin):
                 _give_way()
                 continue
             if self._run_command(block=True, timeout=self._clamp(sleep, still)):
