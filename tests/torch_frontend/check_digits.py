@@ -56,7 +56,7 @@ def check_every_algorithm_learns_the_digits() -> None:
             averaged = accuracy(model, test_set)
         own = accuracy(model, test_set)
         assert averaged > 0.92, (algorithm, averaged)
-        # How near the others one worker of an asynchronous algorithm ends depends on timing; their average does not.
+        # How near the others one worker of an asynchronous algorithm ends depends on timing.
         assert own > (0.9 if kind.synchronous else 0.6), (algorithm, own)
 
 
