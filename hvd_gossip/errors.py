@@ -21,6 +21,10 @@ class HorovodInternalError(HvdGossipError, RuntimeError):
     """A collective operation failed (Horovod's name). The next operation may still be tried."""
 
 
+class LaunchError(HvdGossipError, RuntimeError):
+    """The ranks cannot be started, or were started in a way in which they cannot find each other; what to do is said."""
+
+
 class NotInitializedError(HvdGossipError, ValueError):
     """The package was used before `init()` or after `shutdown()`."""
 

@@ -37,7 +37,7 @@ from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.endpoint import ALGORITHM_BASE, ALGORITHM_LIMIT, ALGORITHM_STRIDE, Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
 from hvd_gossip.worker import Worker
-from hvd_gossip.world import World, discover
+from hvd_gossip.world import World, discover, refuse_gloo
 
 log = logging.getLogger("hvd_gossip")
 Comm = Any
@@ -52,6 +52,7 @@ class Runtime:
         world: ranks and hosts.
         engine: the progress thread.
         collectives, sharing: services on it.
+        comm: MPI's communicator of all ranks.
         cuda_aware: whether MPI takes device memory.
         counters: totals of all algorithms of this process.
         timeline, metrics: where events and steps are recorded.
@@ -70,6 +71,7 @@ class Runtime:
         )
         self.world: World
         self.mpi: Any
+        self.comm: Any
         self.engine.start()
         configure_logging(config.log_level, self.world.rank)
         self.timeline = open_timeline(config.timeline, self.world.rank)
@@ -172,9 +174,10 @@ class Runtime:
 
     def _connect(self, scheduler: Scheduler) -> MpiEndpoint:
         """On the engine's thread: the process's first MPI call may be here."""
+        refuse_gloo()
         self.mpi = load_mpi(self.config.mpi_thread_level)
         self.cuda_aware = is_cuda_aware(self.config.cuda_aware, self.mpi)
-        comm = _communicator(self.mpi, self._comm)
+        self.comm = comm = _communicator(self.mpi, self._comm)
         self.world = discover(comm, self.mpi)
         return MpiEndpoint(comm.Clone(), scheduler, self.config.seed)
 

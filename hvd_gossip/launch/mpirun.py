@@ -11,15 +11,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvd_gossip.errors import HvdGossipError
+from hvd_gossip.errors import LaunchError
 from hvd_gossip.launch.hosts import Host
 
 VERSION_TIMEOUT = 30.0
 NAMES = ("mpirun", "mpiexec")
-
-
-class LaunchError(HvdGossipError, RuntimeError):
-    """The ranks cannot be started; the message says what is missing."""
 
 
 class Flavour(enum.Enum):

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hvd_gossip.world.surroundings import check_not_alone
+
 
 @dataclass(frozen=True)
 class World:
@@ -78,10 +80,20 @@ def discover(comm: Any, mpi: Any) -> World:
     """The world of an MPI communicator. Collective over it; called once, on the engine's thread.
 
     Ranks are on one host if MPI can share memory between them.
+
+    Raises:
+        LaunchError: this process is alone, and the variables of a launcher say that it is one of several.
     """
+    check_not_alone(mpi.COMM_WORLD.Get_size(), _library(mpi))
     rank = comm.Get_rank()
     shared = comm.Split_type(mpi.COMM_TYPE_SHARED, rank)
     leader = shared.allreduce(rank, mpi.MIN)
     shared.Free()
     everybody = comm.allgather((leader, mpi.Get_processor_name()))
     return World(rank, number_hosts([leader for leader, _ in everybody]), tuple(name for _, name in everybody))
+
+
+def _library(mpi: Any) -> str:
+    """ "Open MPI 5.0.11", "MPICH 5.0.2"."""
+    name, version = mpi.get_vendor()
+    return f"{name} {'.'.join(map(str, version))}"
