@@ -7,50 +7,20 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from hvd_gossip import process_sets as registration
 from hvd_gossip import runtime
+from hvd_gossip.process_sets import ProcessSet, global_process_set
+from hvd_gossip.process_sets import add_process_set as add_process_set
+from hvd_gossip.process_sets import process_set_id as process_set_id
+from hvd_gossip.process_sets import remove_process_set as remove_process_set
 
-shutdown = runtime.shutdown
 is_initialized = runtime.is_initialized
 
 
-class ProcessSet:
-    """Ranks that an operation takes part of (Horovod's class). So far there is one set, the global one.
-
-    Args:
-        ranks: must be empty: further sets are not built yet.
-
-    Raises:
-        NotImplementedError: ranks were given.
-    """
-
-    process_set_id = 0
-
-    def __init__(self, ranks: Sequence[int] = ()) -> None:
-        if ranks:
-            raise NotImplementedError(f"process sets of some ranks are not built yet, only the global one; got {ranks}")
-
-    @property
-    def ranks(self) -> list[int]:
-        """All ranks of the set, ascending."""
-        return list(range(size()))
-
-    def size(self) -> int:
-        """Number of ranks in the set."""
-        return size()
-
-    def rank(self) -> int:
-        """This process's position in the set."""
-        return rank()
-
-    def included(self) -> bool:
-        """Whether this process is in the set."""
-        return True
-
-    def __repr__(self) -> str:
-        return "ProcessSet(global)"
-
-
-global_process_set = ProcessSet()
+def require_global(process_set: object) -> None:
+    """Raises NotImplementedError unless the process set is the global one."""
+    if process_set is not global_process_set:
+        raise NotImplementedError(f"only the global process set is built so far; got {process_set!r}")
 
 
 def init(comm: Any = None, process_sets: Sequence[ProcessSet] | str | None = None, **settings: object) -> None:
@@ -58,21 +28,34 @@ def init(comm: Any = None, process_sets: Sequence[ProcessSet] | str | None = Non
 
     Args:
         comm: None for all ranks of MPI's COMM_WORLD, a list of them, or an mpi4py communicator, which is cloned.
-        process_sets: None, or no more than the global set.
+        process_sets: the same sets on all ranks, or those of communicators that split the ranks; or "dynamic", to be free
+            to add and remove sets later (HOROVOD_DYNAMIC_PROCESS_SETS).
         settings: any setting by name, such as `algorithm` and `topology`; they go before the environment's.
 
     Raises:
-        ConfigError: an unknown setting or a bad value. NotImplementedError: further process sets.
+        ConfigError: an unknown setting or a bad value. ValueError: process sets that are none, or differ between ranks.
     """
-    for process_set in process_sets or ():
-        require_global(process_set)
-    runtime.init(comm, **settings)
+    if runtime.is_initialized():
+        return
+    if isinstance(process_sets, str):
+        if process_sets.lower() != "dynamic":
+            raise ValueError(f'process_sets is a list of ProcessSet, or "dynamic", not {process_sets!r}')
+        process_sets, settings = None, {**settings, "dynamic_process_sets": True}
+    sets = list(process_sets or ())
+    if not all(isinstance(one, ProcessSet) for one in sets):
+        raise ValueError(f'process_sets is a list of ProcessSet, or "dynamic", not {process_sets!r}')
+    now = runtime.init(comm, **settings)
+    try:
+        registration.register(now, [one for one in sets if one is not global_process_set])
+    except BaseException:
+        shutdown()
+        raise
 
 
-def require_global(process_set: object) -> None:
-    """Raises NotImplementedError unless the process set is the global one."""
-    if not isinstance(process_set, ProcessSet):
-        raise NotImplementedError(f"only the global process set is built so far; got {process_set!r}")
+def shutdown() -> None:
+    """Departs and stops. Does nothing if hvd-gossip does not run."""
+    registration.forget()
+    runtime.shutdown()
 
 
 def rank() -> int:

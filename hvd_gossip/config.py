@@ -179,6 +179,13 @@ class Config:
         "Number of negotiated responses to remember; 0: none.",
         environment="HOROVOD_CACHE_CAPACITY",
     )
+    dynamic_process_sets: bool = declare(
+        False,
+        Boolean(),
+        HOROVOD,
+        "Process sets may be added and removed after init.",
+        environment="HOROVOD_DYNAMIC_PROCESS_SETS",
+    )
     timeline: str = declare(
         "",
         Path(),

@@ -9,21 +9,28 @@ import pytest
 from hvd_gossip import basics
 
 
-def test_there_is_one_process_set() -> None:
-    basics.require_global(basics.global_process_set)
-    basics.require_global(basics.ProcessSet())
-    assert basics.global_process_set.process_set_id == 0
-    assert basics.global_process_set.included()
-    assert repr(basics.global_process_set) == "ProcessSet(global)"
-    with pytest.raises(NotImplementedError, match=r"\[0, 1\]"):
-        basics.ProcessSet([0, 1])
+def test_the_global_set_is_number_0_and_a_set_has_no_number_before_init() -> None:
+    assert basics.process_set_id(basics.global_process_set) == 0
+    assert str(basics.global_process_set) == "ProcessSet(process_set_id=0, ranks=[], mpi_comm=None)"
+    some = basics.ProcessSet([2, 0])
+    assert str(some) == "ProcessSet(process_set_id=None, ranks=[0, 2], mpi_comm=None)"
+    assert (some.size(), some.rank()) == (None, None)
+    with pytest.raises(ValueError, match="does not exist or has not been registered"):
+        basics.process_set_id(some)
+    assert basics.remove_process_set(some) is False
+    assert basics.remove_process_set(basics.global_process_set) is False
 
 
-def test_other_process_sets_are_refused_before_anything_starts() -> None:
-    with pytest.raises(NotImplementedError, match="only the global process set"):
-        basics.init(process_sets=[object()])  # type: ignore[list-item]
-    with pytest.raises(NotImplementedError, match="'d'"):
-        basics.init(process_sets="dynamic")
+@pytest.mark.parametrize("wrong", [3, [0, "1"], object(), "01"])
+def test_a_set_is_made_of_ranks_or_a_communicator(wrong: object) -> None:
+    with pytest.raises(ValueError, match="list of process ranks or an mpi4py Comm object"):
+        basics.ProcessSet(wrong)
+
+
+def test_wrong_process_sets_are_refused_before_anything_starts() -> None:
+    for wrong in ([object()], [[0, 1]], "static"):
+        with pytest.raises(ValueError, match="process_sets is a list of ProcessSet"):
+            basics.init(process_sets=wrong)  # type: ignore[arg-type]
     assert not basics.is_initialized()
 
 
@@ -46,6 +53,10 @@ OF_RANKS = (
     basics.is_homogeneous,
     basics.mpi_threads_supported,
     basics.global_process_set.rank,
+    basics.global_process_set.size,
+    basics.global_process_set.included,
+    basics.ProcessSet([0]).included,
+    lambda: basics.add_process_set([0]),
 )
 
 

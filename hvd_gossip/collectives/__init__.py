@@ -6,6 +6,7 @@ from hvd_gossip.collectives.objects import decode_object as decode_object
 from hvd_gossip.collectives.objects import decode_objects as decode_objects
 from hvd_gossip.collectives.objects import encode_object as encode_object
 from hvd_gossip.collectives.reduce import allreduce as allreduce
+from hvd_gossip.collectives.request import Adasum as Adasum
 from hvd_gossip.collectives.request import Average as Average
 from hvd_gossip.collectives.request import Max as Max
 from hvd_gossip.collectives.request import Min as Min

@@ -129,6 +129,8 @@ class Client:
         what = f"{signature.kind} {signature.name!r}"
         if self.closed:
             return HorovodInternalError(f"{what} cannot be submitted: {self.closed}")
+        if signature.kind in ("alltoall", "reducescatter", "join"):
+            return NotImplementedError(f"{what}: {signature.kind} is not built yet")
         ranks = self._state.process_sets.get(signature.process_set)
         if ranks is None or self._rank not in ranks:
             return ValueError(f"{what}: rank {self._rank} belongs to no process set {signature.process_set}")

@@ -112,6 +112,25 @@ class Collectives:
         """
         return self._client.submit(request)
 
+    async def add_process_set(self, ranks: Sequence[int]) -> int:
+        """Registers a process set and returns its number. All ranks call it, in the same order, with the same ranks.
+
+        Raises:
+            ValueError: a process set of these ranks exists, or the ranks do not.
+            HorovodInternalError: the ranks' calls differ.
+        """
+        raise NotImplementedError(
+            f"process sets of some ranks are not built yet, only the global one; got {list(ranks)}"
+        )
+
+    async def remove_process_set(self, process_set: int) -> bool:
+        """Ends the registration of a process set. All ranks call it, in the same order. Returns whether there was one.
+
+        Raises:
+            HorovodInternalError: the ranks' calls differ.
+        """
+        raise NotImplementedError(f"process sets are not built yet, only the global one; got {process_set}")
+
     async def exact_average(self, name: str, arrays: Sequence[Array]) -> int:
         """Replaces arrays, in place, by their mean over the live ranks; returns how many those are.
 

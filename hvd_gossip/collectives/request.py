@@ -15,29 +15,39 @@ from hvd_gossip.buffers.arrays import module_of
 from hvd_gossip.collectives.memory import is_on_device
 from hvd_gossip.transport.endpoint import Array
 
-KINDS = ("allreduce", "allgather", "broadcast", "barrier")
+KINDS = ("allreduce", "allgather", "broadcast", "barrier", "alltoall", "reducescatter", "join")
+PROCESS_SET_KINDS = ("add_process_set", "remove_process_set")
+"""What Collectives asks of the coordinator by itself; the array holds the ranks, or the number of the set."""
+BY_ROWS = ("allgather", "alltoall")
+"""Their first dimensions may differ between ranks, and so are no part of what is agreed on."""
+REDUCING = ("allreduce", "reducescatter")
+OF_UNKNOWN_LENGTH = ("allgather", "alltoall", "reducescatter")
+"""Their results are allocated once it is known what all ranks submitted."""
+WITHOUT_ARRAY = ("barrier", "join")
 MAX_NAME = 4096
 """Longest name, in bytes of UTF-8."""
 
 
 class ReduceOp(IntEnum):
-    """Horovod's reduction operations, with Horovod's values (2 is Adasum)."""
+    """Horovod's reduction operations, with Horovod's values."""
 
     AVERAGE = 0
     SUM = 1
+    ADASUM = 2
     MIN = 3
     MAX = 4
     PRODUCT = 5
 
 
-Average, Sum, Min, Max, Product = ReduceOp.AVERAGE, ReduceOp.SUM, ReduceOp.MIN, ReduceOp.MAX, ReduceOp.PRODUCT
+Average, Sum, Adasum = ReduceOp.AVERAGE, ReduceOp.SUM, ReduceOp.ADASUM
+Min, Max, Product = ReduceOp.MIN, ReduceOp.MAX, ReduceOp.PRODUCT
 
 
 class Signature(NamedTuple):
     """What every rank must submit alike under one name. Fields that a kind does not use hold their defaults.
 
     Attributes:
-        shape: of the array; for allgather without the first dimension, which may differ.
+        shape: of the array; for allgather and alltoall without the first dimension, which may differ.
         device: "CPU" or "GPU".
         group: name of the group that is negotiated as a whole, or "".
         group_size: number of requests in the group.
@@ -74,18 +84,24 @@ class Request:
 
     Attributes:
         name: identifies the operation among those in flight; every rank uses the same.
-        kind: "allreduce", "allgather", "broadcast" or "barrier".
-        array: C-contiguous NumPy or CuPy array; None for a barrier. allgather joins along the first dimension.
+        kind: "allreduce", "allgather", "broadcast", "barrier", "alltoall", "reducescatter" or "join".
+        array: C-contiguous NumPy or CuPy array; None for barrier and join. allgather joins along the first dimension,
+            alltoall and reducescatter split along it.
         op: how allreduce combines. Integers wrap around as NumPy's do, and their average is rounded down; half types are
             added in float32 and rounded once. bool: Sum and Max are "or", Product and Min are "and", as in NumPy.
+            reducescatter takes Average and Sum (as Horovod's). Adasum takes float16, bfloat16, float32 and float64.
         prescale, postscale: factors before and after the reduction. For floating Sum and Average they are applied
             together, once, in the accumulator's type; integers are scaled and cut towards zero, then averaged.
         root_rank: whose array a broadcast gives to all.
-        output: where the result goes: an array like `array`, or `array` itself; None allocates one. Not for allgather.
+            A global rank, in every process set.
+        output: where the result goes: an array like `array`, or `array` itself; None allocates one. Must be None for
+            allgather, alltoall and reducescatter.
         process_set: number of the process set that takes part; 0 is all ranks.
-        live_only: run among the ranks that have not departed, instead of failing if some have.
+        live_only: run among the ranks that have neither departed nor joined, instead of failing, or counting zeros, if
+            some have. Not for alltoall.
         dtype_name: the elements' type if `array` only carries their bits ("bfloat16" in an array of uint16).
         group: requests of one group are answered together, or not at all; with their number, `group_size`.
+        splits: for alltoall: rows for each member of the process set, in its order; (): as many for each.
         ready: for a CuPy array, an event of the stream that was current when the request was made: it is waited for.
 
     Raises:
@@ -105,38 +121,43 @@ class Request:
     dtype_name: str = ""
     group: str = ""
     group_size: int = 0
+    splits: tuple[int, ...] = ()
     ready: Any = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name or len(self.name.encode()) > MAX_NAME:
             raise ValueError(f"an operation needs a name of 1 to {MAX_NAME} bytes, not {self.name!r:.80}")
-        if self.kind not in KINDS:
+        if self.kind not in KINDS and self.kind not in PROCESS_SET_KINDS:
             raise ValueError(f"{self.name}: unknown kind of operation {self.kind!r}; there are {', '.join(KINDS)}")
-        if self.kind != "barrier":
+        if self.kind not in WITHOUT_ARRAY:
             self._check_arrays()
         elif self.array is not None or self.output is not None:
-            raise self._error("a barrier takes no array")
-        if self.kind == "allreduce":
+            raise self._error(f"a {self.kind} takes no array")
+        if self.kind in REDUCING:
             self._check_reduction()
         if bool(self.group) != (self.group_size > 0):
             raise self._error("group and group_size come together")
+        if self.splits or self.kind == "alltoall":
+            self._check_splits()
 
     def signature(self) -> Signature:
         """What the other ranks must submit alike."""
-        array = self.array
+        array, kind = self.array, self.kind
         if array is None:
-            return Signature(self.name, self.kind, process_set=self.process_set, live_only=self.live_only)
+            return Signature(self.name, kind, process_set=self.process_set, live_only=self.live_only)
+        if kind in PROCESS_SET_KINDS:
+            return Signature(self.name, kind, shape=tuple(array.tolist()))
         device = "GPU" if is_on_device(array) else "CPU"
-        shape, reduces = array.shape, self.kind == "allreduce"
+        shape, reduces = array.shape, kind in REDUCING
         return Signature(
             self.name,
-            self.kind,
+            kind,
             self.dtype_name,
-            shape[1:] if self.kind == "allgather" else shape,
+            shape[1:] if kind in BY_ROWS else shape,
             int(self.op) if reduces else 0,
             self.prescale if reduces else 1.0,
             self.postscale if reduces else 1.0,
-            self.root_rank if self.kind == "broadcast" else 0,
+            self.root_rank if kind == "broadcast" else 0,
             self.process_set,
             self.live_only,
             device,
@@ -160,9 +181,9 @@ class Request:
             self.ready = module_of(array).cuda.get_current_stream().record()
         if array.dtype != dtype:
             self.array = array.view(dtype)
-        if self.kind == "allgather":
+        if self.kind in OF_UNKNOWN_LENGTH:
             if array.ndim == 0:
-                raise self._error("a rank-zero tensor (a scalar) cannot be gathered")
+                raise self._error(f"a rank-zero tensor (a scalar) cannot be {_PAST[self.kind]}")
             if output is not None:
                 raise self._error("the result's length is not known yet: output must be None")
         elif output is array:
@@ -201,18 +222,37 @@ class Request:
         scaled = self.prescale != 1.0 or self.postscale != 1.0
         if dtype.kind == "b" and (scaled or self.op is ReduceOp.AVERAGE):
             raise self._error("bool can be neither averaged nor scaled")
+        if self.kind == "reducescatter" and self.op not in (ReduceOp.AVERAGE, ReduceOp.SUM):
+            raise self._error(f"only Average and Sum are supported, not {self.op.name.capitalize()}")
+        if self.op is ReduceOp.ADASUM:
+            raise NotImplementedError("op=Adasum is not built yet: use Average, Sum, Min, Max or Product")
+
+    def _check_splits(self) -> None:
+        if self.kind != "alltoall":
+            raise self._error("only alltoall takes splits")
+        if self.live_only:
+            raise self._error(
+                "live_only has no meaning for alltoall, whose splits name every member of the process set"
+            )
+        self.splits = tuple(map(int, self.splits))
+
+
+_PAST = {"allgather": "gathered", "alltoall": "split", "reducescatter": "scattered"}
 
 
 class Result(NamedTuple):
     """Attributes:
-    output: the result; None for a barrier.
-    sizes: for allgather, the first dimensions of the ranks' arrays, in the order of `ranks`.
-    ranks: who took part.
+    output: the result; None for barrier and join.
+    sizes: one a rank, in the order of `ranks`. allgather: the first dimensions of the ranks' arrays; alltoall: the rows
+        received from each rank; reducescatter: the rows that each rank got.
+    ranks: who took part, as global ranks.
+    last_joined: for join, the rank that joined last; else -1.
     """
 
     output: Array | None
     sizes: tuple[int, ...]
     ranks: tuple[int, ...]
+    last_joined: int = -1
 
 
 @lru_cache(maxsize=256)

@@ -127,5 +127,5 @@ def assert_same_bits(results: Sequence[Array]) -> None:
             assert result.tobytes() == results[0].tobytes()
 
 
-reductions = st.tuples(st.sampled_from(DTYPES), st.sampled_from(list(ReduceOp)))
-"""Hypothesis: element type and operation."""
+reductions = st.tuples(st.sampled_from(DTYPES), st.sampled_from([op for op in ReduceOp if op is not ReduceOp.ADASUM]))
+"""Hypothesis: element type and operation; Adasum, which is no fold, has tests of its own."""

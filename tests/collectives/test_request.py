@@ -37,7 +37,7 @@ F32 = np.ones((2, 3), np.float32)
             {"name": "x", "kind": "allreduce", "array": np.ones(2, bool), "op": Sum, "postscale": 2.0},
             "neither averaged",
         ),
-        ({"name": "x", "kind": "allreduce", "array": F32, "op": 2}, "2 is not a valid ReduceOp"),
+        ({"name": "x", "kind": "allreduce", "array": F32, "op": 9}, "9 is not a valid ReduceOp"),
         ({"name": "x", "kind": "allgather", "array": np.array(1.0)}, "rank-zero tensor"),
         ({"name": "x", "kind": "allgather", "array": F32, "output": F32}, "output must be None"),
         (
