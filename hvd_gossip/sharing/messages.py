@@ -104,11 +104,18 @@ class Acknowledged(NamedTuple):
     """The sender has heard of the receiver's departure: it sends it nothing after this."""
 
 
+class Disagreement(NamedTuple):
+    """The sender's script makes something else of a pool: nobody can use it."""
+
+    key: PoolKey
+    problem: str
+
+
 class Probe(NamedTuple):
     """Means nothing; that it cannot be sent means that the receiver is dead."""
 
 
-Message = Request | Reply | Handover | Receipt | Departed | Acknowledged | Probe
+Message = Request | Reply | Handover | Receipt | Departed | Acknowledged | Disagreement | Probe
 
 
 def encode(message: Message) -> bytes:

@@ -24,6 +24,7 @@ from hvd_gossip.sharing.ledger import Ledger
 from hvd_gossip.sharing.messages import (
     Acknowledged,
     Departed,
+    Disagreement,
     Handover,
     Message,
     PoolKey,
@@ -97,7 +98,10 @@ class WorkSharing:
             raise HorovodInternalError(f"rank {self.endpoint.rank} has departed: pool {key} cannot be opened")
         pool = self.search_for(key, spec).pool
         if pool.spec != spec:
-            raise HorovodInternalError(self._mismatch(pool, spec, "this script"))
+            problem = self._mismatch(pool, spec, "its script")
+            for rank in self._departures.live():
+                self.wire.send(rank, Disagreement(key, problem))
+            raise HorovodInternalError(problem)
         return pool
 
     async def take(self, pool: SharedPool, count: int = 1) -> Interval | None:
@@ -107,12 +111,12 @@ class WorkSharing:
             WaitTimeoutError: no answer within `wait_timeout` seconds.
             HorovodInternalError: the ranks disagree about the pool, or this rank has departed.
         """
-        interval = pool.take(count)
-        if interval is not None or pool.exhausted:
-            return interval
-        search = self.searches[pool.key]
-        if search.failure is not None:
+        search = self.searches.get(pool.key)
+        if search is not None and search.failure is not None:
             raise search.failure
+        interval = pool.take(count)
+        if interval is not None or search is None:
+            return interval
         started = self.endpoint.now()
         interval = await search.wait(count)
         with self._lock:
@@ -217,8 +221,15 @@ class WorkSharing:
                 self._departures.hear_departed(source, message)
             case Acknowledged():
                 self._departures.hear_acknowledged(source)
+            case Disagreement():
+                self._hear_disagreement(message)
             case Probe():
                 pass
+
+    def _hear_disagreement(self, message: Disagreement) -> None:
+        search = self.searches.get(message.key)
+        if search is not None:
+            search.fail(HorovodInternalError(message.problem))
 
     def _hear_request(self, source: int, request: Request) -> None:
         if not self.requests.is_repeated(source, request.number):

@@ -166,6 +166,26 @@ def test_disagreement_about_a_pool_that_is_over_is_told_too() -> None:
         run(world, services[1].open(KEY, PoolSpec(20)))
 
 
+def test_a_rank_that_is_still_in_the_pool_hears_that_another_opens_it_otherwise() -> None:
+    """Rank 0 already has all units when rank 1 comes: it would never ask again."""
+    world = SimulatedWorld(2)
+    services = [start_service(endpoint) for endpoint in world.endpoints]
+
+    async def come_late() -> None:
+        pool = await services[0].open(KEY, PoolSpec(10))
+        for _ in range(4):
+            assert await services[0].take(pool) is not None
+        await world.endpoints[0].sleep(1.0)  # with one unit left, it has asked rank 1
+        with pytest.raises(HorovodInternalError, match=r"10 x units.*20 x units"):
+            await services[1].open(KEY, PoolSpec(20))
+        await world.endpoints[0].sleep(1.0)
+        with pytest.raises(HorovodInternalError, match=r"on rank 1 it is 10 x units.*20 x units"):
+            while True:
+                await services[0].take(pool)
+
+    run(world, come_late())
+
+
 def test_a_pool_that_another_rank_opened_otherwise_cannot_be_opened() -> None:
     world = SimulatedWorld(2)
     services = [start_service(endpoint) for endpoint in world.endpoints]

@@ -89,12 +89,22 @@ def test_ranks_whose_samplers_differ_are_told() -> None:
     script = (
         PREAMBLE
         + """
-sampler = WorkSharingSampler(data, seed=hvd.rank())
-try:
-    list(sampler)
-except hvd.HorovodInternalError as error:
-    report(str(error))
-hvd.barrier()
+indices, problem = iter(WorkSharingSampler(data, seed=hvd.rank())), ""
+
+
+def take(count):
+    global problem
+    try:
+        for _ in zip(range(count), indices):
+            pass
+    except hvd.HorovodInternalError as error:
+        problem = str(error)
+
+
+take(1)
+hvd.barrier()  # both have come to the pool, and nobody is through with it
+take(600)
+report(problem)
 hvd.shutdown()
 """
     )
