@@ -5,6 +5,7 @@ Owner: the thread that calls `init` (the training thread). One runtime at a time
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import zlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hvd_gossip import exits
+from hvd_gossip import exits, joining
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import find_algorithm
@@ -34,10 +35,12 @@ from hvd_gossip.stepper import Stepper
 from hvd_gossip.tasks import Scheduler
 from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.topology.base import Topology
+from hvd_gossip.topology.placed import Placed
 from hvd_gossip.transport.endpoint import ALGORITHM_BASE, ALGORITHM_LIMIT, ALGORITHM_STRIDE, Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
 from hvd_gossip.worker import Worker
 from hvd_gossip.world import World, discover, refuse_gloo
+from hvd_gossip.world.world import number_hosts
 
 log = logging.getLogger("hvd_gossip")
 Comm = Any
@@ -62,7 +65,8 @@ class Runtime:
         self.config = config
         self.counters = Counters()
         self.workers: list[Worker] = []
-        self._attached = 0
+        self._attached: dict[int, int] = {}
+        self._channels = 0
         self._departing: list[Handle[None]] = []
         self._steppers = 0
         self._comm = comm
@@ -84,24 +88,32 @@ class Runtime:
         return self.engine.submit(lambda: self.collectives.submit(request), f"{request.kind} of {request.name!r}")
 
     def attach(
-        self, flats: Sequence[Array], *, training_stream: Callable[[], int] | None = None, **overrides: object
+        self,
+        flats: Sequence[Array],
+        *,
+        training_stream: Callable[[], int] | None = None,
+        process_set: int = 0,
+        **overrides: object,
     ) -> Worker:
         """Puts flat parameter buffers under an algorithm. A collective: every rank attaches the same, in the same order.
 
         Args:
             flats: 1-D contiguous floating arrays that the framework's tensors are views of.
             training_stream: for CuPy's arrays: gives the raw cudaStream_t that the framework works on.
+            process_set: number of the process set whose ranks attach, and mix among themselves; 0 is all ranks.
             overrides: settings that differ from the runtime's, such as `algorithm`, `topology`, `mixing_period`.
 
         Raises:
             ConfigError: a setting is unknown or has no meaning under the algorithm, or the ranks disagree.
             TopologyError: the topology does not meet a condition of the algorithm.
+            ValueError: there is no such process set, or this rank is not in it.
+            HorovodInternalError: a rank has joined, or departed, and so does not attach.
         """
         config = self.config.override(overrides)
         kind, settings = find_algorithm(config.algorithm), mixing_settings(config)
         kind.validate(settings)
-        topology = self.make_topology(config)
-        self._agree(flats, config, topology)
+        topology = self.make_topology(config, process_set)
+        channel = self._agree(flats, config, topology, process_set)
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
@@ -109,19 +121,35 @@ class Runtime:
             replica=replica,
             topology=topology,
             settings=settings,
-            channel=self._next_channel(),
+            channel=channel,
             post=self.engine.post,
-            exact_average=self.collectives.exact_average,
+            exact_average=functools.partial(self.collectives.exact_average, process_set=process_set),
             counters=self.counters,
         )
         algorithm = kind(context)
         worker = Worker(self.engine, algorithm, self.stepper())
         self.workers.append(worker)
-        self._attached += 1
         self.engine.call(_coroutine(algorithm.start), "starting the algorithm")
-        if any(name in overrides for name in ("algorithm", "topology")):
-            self._report(config)
+        if process_set or any(name in overrides for name in ("algorithm", "topology")):
+            self._report(config, process_set)
         return worker
+
+    def join(self) -> int:
+        """Rests until all ranks have joined, then training goes on: for ranks with different numbers of batches.
+
+        A rank that has joined is not waited for by its neighbours, and adds zeros to allreduces. A collective.
+
+        Returns:
+            The rank that joined last.
+
+        Raises:
+            HorovodInternalError: the collectives failed.
+        """
+        algorithms = [worker.algorithm for worker in self.workers]
+        last = self.engine.call(lambda: joining.join(self.engine.endpoint, self.collectives, algorithms), "join")
+        for algorithm in algorithms:
+            algorithm.settle()
+        return last
 
     def detach(self, worker: Worker) -> None:
         """Ends `attach`: waits until no peer counts on the worker, whose flat buffers keep all that was exchanged."""
@@ -137,19 +165,26 @@ class Runtime:
             if self.engine.alive() and self.engine.failure is None:
                 self._departing.append(self.engine.submit(worker.algorithm.depart, name))
 
-    def make_topology(self, config: Config) -> Topology:
-        """The topology that a configuration asks for, as its algorithm needs it."""
-        kind = find_algorithm(config.algorithm)
+    def make_topology(self, config: Config, process_set: int = 0) -> Topology:
+        """The topology that a configuration asks for, as its algorithm needs it, among the ranks of a process set.
+
+        Raises:
+            TopologyError: see `attach`. ValueError: there is no such process set, or this rank is not in it.
+        """
+        kind, ranks = find_algorithm(config.algorithm), self.collectives.ranks_of(process_set)
+        if self.world.rank not in ranks:
+            raise ValueError(f"rank {self.world.rank} is not in process set {process_set} of ranks {list(ranks)}")
         spec = kind.default_topology if config.topology == "auto" else config.topology
         topology = make_topology(
             spec,
-            self.world.size,
+            len(ranks),
             seed=config.seed,
             weights=config.mixing_weights,
             laziness=config.laziness,
-            hosts=self.world.hosts,
+            hosts=number_hosts([self.world.hosts[rank] for rank in ranks]),
         )
-        return fit_topology(topology, kind.needs)
+        fitting = fit_topology(topology, kind.needs)
+        return fitting if process_set == 0 else Placed(fitting, ranks)
 
     def stepper(self) -> Stepper:
         """A new accountant of steps, for an optimizer whose gradients the collectives average."""
@@ -163,6 +198,7 @@ class Runtime:
             if self.engine.failure is None:
                 self._depart()
             self.engine.stop()
+        self.workers.clear()
         self.metrics.close(self.counters)
         self.timeline.close()
 
@@ -214,37 +250,44 @@ class Runtime:
         except WaitTimeoutError as error:
             log.warning("shutdown goes on without an answer: %s", error)
 
-    def _next_channel(self) -> int:
-        channel = ALGORITHM_BASE + self._attached * ALGORITHM_STRIDE
+    def _channel(self, number: int) -> int:
+        """The first of the channels of an attachment; all later attachments of this rank have greater numbers."""
+        channel = ALGORITHM_BASE + number * ALGORITHM_STRIDE
         if channel + ALGORITHM_STRIDE > ALGORITHM_LIMIT:
-            raise ConfigError(f"{self._attached} optimizers were attached already: no channels are left for one more")
+            raise ConfigError(f"{number} optimizers were attached already: no channels are left for one more")
+        self._channels = number + 1
         return channel
 
-    def _agree(self, flats: Sequence[Array], config: Config, topology: Topology) -> None:
-        """Every rank attaches the same thing, or all raise."""
+    def _agree(self, flats: Sequence[Array], config: Config, topology: Topology, process_set: int) -> int:
+        """Every rank attaches the same thing, or all raise. Returns the first of its channels, which are free on all ranks."""
         settings = mixing_settings(config)
         mine = f"{config.algorithm} over {topology.name}, {settings}, parameters " + ", ".join(
             f"{flat.size} x {flat.dtype}" for flat in flats
         )
-        digest = np.array([zlib.crc32(mine.encode())], np.int64)
-        name = f"attach.{self._attached}"
-        everybody: Any = self.submit(Request(name=name, kind="allgather", array=digest)).wait().output
-        different = [rank for rank, other in enumerate(everybody) if other != digest[0]]
+        digest = zlib.crc32(mine.encode())
+        count = self._attached.get(process_set, 0)
+        said = np.array([[digest, self._channels]], np.int64)
+        request = Request(name=f"attach.{count}", kind="allgather", array=said, process_set=process_set)
+        everybody: Any = self.submit(request).wait().output
+        self._attached[process_set] = count + 1
+        different = [rank for rank, (other, _) in zip(topology.ranks, everybody, strict=True) if other != digest]
         if different:
             raise ConfigError(
                 f"rank {self.world.rank} attached {mine}, but rank(s) {', '.join(map(str, different))} something else; "
                 "all ranks must give the same algorithm, topology, settings and parameters"
             )
+        return self._channel(int(everybody[:, 1].max()))
 
-    def _report(self, config: Config) -> None:
-        if not config.report or self.world.rank:
+    def _report(self, config: Config, process_set: int = 0) -> None:
+        ranks = self.collectives.ranks_of(process_set)
+        if not config.report or self.world.rank != ranks[0]:
             return
-        topology = None if find_algorithm(config.algorithm).needs == "none" else self.make_topology(config)
+        topology = None if find_algorithm(config.algorithm).needs == "none" else self.make_topology(config, process_set)
         library = ".".join(map(str, self.mpi.get_vendor()[1]))
         line = report_line(
             algorithm=config.algorithm,
-            ranks=self.world.size,
-            hosts=len(set(self.world.hosts)),
+            ranks=len(ranks),
+            hosts=len({self.world.hosts[rank] for rank in ranks}),
             transport=f"{self.mpi.get_vendor()[0]} {library}",
             thread_level=thread_level_name(self.mpi).lower(),
             data_path=_data_path(self.cuda_aware),
@@ -252,7 +295,7 @@ class Runtime:
             spectral_gap=topology.spectral_gap() if topology else None,
             wire_dtype=config.wire_dtype,
         )
-        print_report(line, self.world.rank)
+        print_report(line, rank=0)
 
     def _open_metrics(self) -> MetricsWriter | NullMetrics:
         if not self.config.metrics_dir:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hvd_gossip import joining
 from hvd_gossip.algorithms.allreduce import AllReduce
 from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.registry import find_algorithm
@@ -77,6 +79,7 @@ class Report:
         times, means, distances: the trajectory; one entry, or row, a sample: virtual time, mean of the live ranks'
             parameters in float64, consensus distance.
         consensus: the exact means of `consensus_every` that the rank took part in, a list.
+        last_joined: what each of the rank's joins returned, a list.
         bytes_sent: payload bytes that left the rank, control messages included.
         counters: what the algorithm counted.
         events: events of the virtual clock.
@@ -95,6 +98,7 @@ class Report:
     means: Vector
     distances: Vector
     consensus: list[list[Vector]]
+    last_joined: list[list[int]]
     bytes_sent: Vector
     counters: list[Counters]
     events: int
@@ -128,6 +132,7 @@ class Worker:
 
     Attributes:
         consensus: the exact means that it took part in.
+        last_joined: what its joins returned.
     """
 
     def __init__(self, simulation: Simulation, rank: int, cls: type[Algorithm], topology: Topology) -> None:
@@ -141,6 +146,7 @@ class Worker:
         )
         self.rng = np.random.default_rng((simulation.seed, rank, 1))
         self.consensus: list[Vector] = []
+        self.last_joined: list[int] = []
         self.steps = 0
         self.waited = 0.0
         self.finished_at = self.departed_at = 0.0
@@ -165,6 +171,8 @@ class Worker:
         if simulation.averages_exactly:
             self.collectives.start()
         seconds = simulation.compute.times(self.rank)
+        joins = deque(simulation.joins.get(self.rank, ()))
+        await self._join(joins)
         while self.steps < steps and self.endpoint.now() < until:
             gradient = simulation.problem.gradient(self.rank, self.x, self.rng)
             await self.endpoint.sleep(next(seconds))
@@ -172,6 +180,7 @@ class Worker:
             simulation.stepped()
             if simulation.consensus_every and self.steps % simulation.consensus_every == 0:
                 await self._meet()
+            await self._join(joins)
         self.finished_at = self.endpoint.now()
         await self.algorithm.depart()
         self.algorithm.settle()
@@ -201,6 +210,13 @@ class Worker:
             raise WaitTimeoutError(f"rank {self.rank} waited {limit:g} s for {waiting.waiting_for()}")
         timer.cancel()
         waiting.result()
+
+    async def _join(self, joins: deque[int]) -> None:
+        """What `hvd.join()` does, once for each epoch that ends after the steps taken so far."""
+        while joins and joins[0] <= self.steps:
+            joins.popleft()
+            self.last_joined.append(await joining.join(self.endpoint, self.collectives, [self.algorithm]))
+            self.algorithm.settle()
 
     async def _meet(self) -> None:
         """What `hvd.consensus(model)` does around an evaluation."""
@@ -247,6 +263,7 @@ class Simulation:
         chunk_bytes: int = CHUNK_BYTES,
         sample_every: int = 1,
         consensus_every: int = 0,
+        joins: Mapping[int, Sequence[int]] | None = None,
         seed: int = 0,
         **world_options: Any,
     ) -> None:
@@ -262,8 +279,12 @@ class Simulation:
         self.chunk_bytes = chunk_bytes
         self.seed = seed
         self.consensus_every = consensus_every
+        self.joins = joins or {}
         self.averages_exactly = (
-            cls.averages == "gradients" or self.settings.global_average_every > 0 or consensus_every > 0
+            cls.averages == "gradients"
+            or self.settings.global_average_every > 0
+            or consensus_every > 0
+            or bool(self.joins)
         )
         self.parameters: Vector = np.stack([problem.initial(rank) for rank in range(size)])
         self._sample_steps = sample_every * size
@@ -325,6 +346,7 @@ class Simulation:
             means=np.array([sample[1] for sample in self._samples]),
             distances=np.array([sample[2] for sample in self._samples]),
             consensus=[worker.consensus for worker in workers],
+            last_joined=[worker.last_joined for worker in workers],
             bytes_sent=np.array([worker.endpoint.bytes_sent for worker in workers]),
             counters=[worker.counters for worker in workers],
             events=self.world.events,
@@ -355,8 +377,9 @@ def simulate(
         options: topology ("auto", or what `make_topology` takes), settings (MixingSettings), links (Links), compute
             (ComputeModel), learning_rate (0.1; a number or a function of the step), chunk_bytes, sample_every (steps a
             worker between two samples of the trajectory; 0 takes none), consensus_every (steps between two exact means
-            as `hvd.consensus(model)` takes them; 0 takes none), seed (0), and SimulatedWorld's eager_limit,
-            snapshot, in_flight and detection_delay.
+            as `hvd.consensus(model)` takes them; 0 takes none), joins (for each rank the numbers of its steps after which
+            it joins as `hvd.join()` does, ascending, as many on every rank; one may come twice), seed (0), and
+            SimulatedWorld's eager_limit, snapshot, in_flight and detection_delay.
 
     Raises:
         ConfigError: a setting has no meaning or an unknown value. TopologyError: the topology does not fit the algorithm.

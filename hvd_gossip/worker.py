@@ -30,7 +30,6 @@ class Worker:
         self.replica = algorithm.context.replica
         self._engine = engine
         self._stepper = stepper
-        self._meetings = 0
 
     def step(self, update: Callable[[], R]) -> R:
         """One training step around the wrapped optimizer's `update`, which is called exactly once.
@@ -98,7 +97,6 @@ class Worker:
         self.algorithm.load_state_dict(state)
 
     def _enter(self) -> None:
-        self._meetings += 1
         self._engine.call(self.algorithm.pause, "pausing the exchanges")
         self.replica.hold()
         self.algorithm.preview()
@@ -113,7 +111,7 @@ class Worker:
         self._engine.call(lambda: _run(lambda: average(self._name(what), arrays)), "the exact average")
 
     def _name(self, what: str) -> str:
-        return f"worker.{self.algorithm.context.channel}.{what}.{self._meetings}"
+        return f"worker.{self.algorithm.context.channel}.{what}.{self.algorithm.phase}"
 
 
 async def _run(wait: Callable[[], Any]) -> None:

@@ -64,8 +64,8 @@ class ADPSGD(Algorithm):
         self._steps_exchanged = 0
         self._paused = False
         self._leaving = False
-        self._pauses = 0
         self._active = 0
+        self._initiating = False
         self._gone: set[int] = set()
         self._farewells: set[int] = set()
         self._requests: deque[int] = deque()
@@ -100,11 +100,16 @@ class ADPSGD(Algorithm):
     async def pause(self) -> None:
         self._paused = True
         await self._changed.until(lambda: self._active == 0)
-        self._pauses += 1
-        await self.context.exact_average(f"adpsgd.{self.context.channel}.pause.{self._pauses}", [])
+        await self.context.exact_average(f"adpsgd.{self.context.channel}.pause.{self.phase}", [])
         await self._changed.until(lambda: self._active == 0 and not self._requests)
 
-    async def resume(self) -> None:
+    async def rest(self) -> None:
+        """Initiates nothing any more. Who is met by others while it rests folds in what they bring when it goes on."""
+        self._paused = True
+        await self._changed.until(lambda: not self._initiating)
+
+    async def resume(self, phase: int | None = None) -> None:
+        self.phase = self.phase + 1 if phase is None else phase
         self._paused = False
         self._changed.set()
 
@@ -152,6 +157,7 @@ class ADPSGD(Algorithm):
         """One exchange, as its initiator."""
         endpoint, channel = self.context.endpoint, self.context.channel
         self._active += 1
+        self._initiating = True
         before = self._steps
         answer = np.empty(_TOKEN.size, np.uint8)
         await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
@@ -160,6 +166,7 @@ class ADPSGD(Algorithm):
         await self._swap(peer)
         self.context.counters.staleness[peer] = self._steps - before
         self._active -= 1
+        self._initiating = False
         self._changed.set()
 
     async def _swap(self, peer: int) -> None:

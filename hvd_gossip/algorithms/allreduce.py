@@ -58,13 +58,18 @@ class AllReduce(Algorithm):
     async def average_gradients(self, gradients: list[Array]) -> int:
         """Engine: replaces flat gradients, in place, by their mean over the live workers; returns how many."""
         self._rounds += 1
-        return await self.context.exact_average(f"allreduce.{self.context.channel}.{self._rounds}", gradients)
+        name = f"allreduce.{self.context.channel}.{self.phase}.{self._rounds}"
+        return await self.context.exact_average(name, gradients)
 
     async def pause(self) -> None:
         """Nothing is under way between two steps."""
 
-    async def resume(self) -> None:
-        """Nothing was stopped."""
+    async def rest(self) -> None:
+        """Nothing is under way between two steps."""
+
+    async def resume(self, phase: int | None = None) -> None:
+        self.phase = self.phase + 1 if phase is None else phase
+        self._rounds = 0
 
     async def depart(self) -> None:
         """The collectives announce the departure."""

@@ -53,6 +53,10 @@ class Context:
 class Algorithm(ABC):
     """Base of every algorithm; subclasses are registered in `hvd_gossip.algorithms.registry`.
 
+    Attributes:
+        phase: grows at every point that all live workers pass together: at the end of a pause, and of a rest. It names exact
+            averages, so that a worker that has missed some agrees on the names of the next ones.
+
     Class attributes:
         name: what `--algorithm` says.
         paper: authors, title, venue and year.
@@ -75,6 +79,7 @@ class Algorithm(ABC):
 
     def __init__(self, context: Context) -> None:
         self.context = context
+        self.phase = 0
 
     @classmethod
     def validate(cls, settings: MixingSettings) -> None:
@@ -98,9 +103,18 @@ class Algorithm(ABC):
         half-made. Parameters plus correction then stand still on this worker until `resume`."""
 
     @abstractmethod
-    async def resume(self) -> None:
-        """Engine: goes on after `pause`. A collective point: every live rank calls it between the same two exact
-        averages, so that synchronous algorithms count their exchanges from the same place again."""
+    async def rest(self) -> None:
+        """Engine: as `pause`, but alone: the others go on without this worker, which at most answers them. It takes part in
+        no pause and no exact average of theirs, until all rest and all `resume` with one number."""
+
+    @abstractmethod
+    async def resume(self, phase: int | None = None) -> None:
+        """Engine: goes on after `pause` or `rest`. A collective point: every live rank calls it between the same two exact
+        averages, so that synchronous algorithms count their exchanges from the same place again.
+
+        Args:
+            phase: after a rest: the new phase, beyond all of those that the live workers were in. Default: the next one.
+        """
 
     @abstractmethod
     async def depart(self) -> None:

@@ -2,22 +2,23 @@
 
 Each worker tells each neighbour of a round that it has joined it (JOIN, with a small payload such as push-sum weights), and
 only then does anything large travel: a large message is sent only to somebody who has promised to receive it. A worker that
-pauses (for an exact average) or is gone says from which round on, to everybody; its neighbours then drop the edges to it, and
-both ends of an edge drop it alike.
+pauses (for an exact average), rests (it has no data left, and joins the end of an epoch) or is gone says from which round on,
+to everybody; its neighbours then drop the edges to it, and both ends of an edge drop it alike.
 
-Rounds are counted from 0 in each phase; a phase ends at an exact average, where all live workers meet.
+Rounds are counted from 0 in each phase; a phase ends at an exact average, where all live workers meet that do not rest. Who
+rests misses phases; all rests end together, in a phase that is new to everybody.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hvd_gossip.errors import WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, first_of
 from hvd_gossip.transport.endpoint import Endpoint
 
-JOIN, AWAY, GONE = 0, 1, 2
+JOIN, AWAY, GONE, RESTING = 0, 1, 2, 3
 _HEADER = struct.Struct("<bqq")
 
 
@@ -26,17 +27,21 @@ class Meeting:
 
     Args:
         endpoint: access to the peers.
+        ranks: all workers of the algorithm.
         channel: the channel of the tokens.
         wait_timeout: seconds that one round may wait for a neighbour.
     """
 
-    def __init__(self, endpoint: Endpoint, channel: int, wait_timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, ranks: Sequence[int], channel: int, wait_timeout: float) -> None:
         self._endpoint = endpoint
+        self._peers = [rank for rank in ranks if rank != endpoint.rank]
         self._channel = channel
         self._wait_timeout = wait_timeout
         self._joined: dict[tuple[int, int, int], bytes] = {}
         self._limits: dict[tuple[int, int], int] = {}
         self._gone: dict[int, tuple[int, int]] = {}
+        self._resting: dict[int, tuple[int, int]] = {}
+        self._awake_from = 0
         self._changed = Signal("a token of a neighbour")
         self._sending: list[tuple[int, Future[None]]] = []
 
@@ -67,19 +72,20 @@ class Meeting:
         return {peer: payload for peer, payload in arrived.items() if payload is not None}
 
     async def announce(self, kind: int, phase: int, round_: int) -> None:
-        """Tells all peers that this worker takes part in no exchange from `round_` of `phase` on (AWAY: of this phase only)."""
+        """Tells all peers that this worker takes part in no exchange from `round_` of `phase` on (AWAY: of this phase only;
+        RESTING: until `end_rests`)."""
         token = _HEADER.pack(kind, phase, round_)
-        for peer in range(self._endpoint.size):
-            if peer != self._endpoint.rank and peer not in self._gone:
+        for peer in self._peers:
+            if peer not in self._gone:
                 self._post(peer, token)
         for peer, sending in self._sending:
             await self._delivered(peer, sending)
 
     def absent(self, peer: int, phase: int, round_: int) -> bool:
         """Whether the peer is known to take no part in the round."""
-        gone = self._gone.get(peer)
-        if gone is not None and (phase, round_) >= gone:
-            return True
+        for since in (self._gone.get(peer), self._resting.get(peer)):
+            if since is not None and (phase, round_) >= since:
+                return True
         limit = self._limits.get((peer, phase))
         return limit is not None and round_ >= limit
 
@@ -87,6 +93,11 @@ class Meeting:
         """Drops what was said of earlier phases."""
         self._joined = {key: value for key, value in self._joined.items() if key[1] >= phase}
         self._limits = {key: value for key, value in self._limits.items() if key[1] >= phase}
+
+    def end_rests(self, phase: int) -> None:
+        """All workers take part again, from `phase` on. (A token of an earlier rest may still be on its way.)"""
+        self._awake_from = phase
+        self._resting = {peer: since for peer, since in self._resting.items() if since[0] >= phase}
 
     async def _wait_for(self, peers: Iterable[int], phase: int, round_: int) -> None:
         def missing() -> list[int]:
@@ -126,6 +137,8 @@ class Meeting:
                 self._joined[source, phase, round_] = data[_HEADER.size :]
             elif kind == AWAY:
                 self._limits[source, phase] = round_
-            else:
+            elif kind == GONE:
                 self._gone[source] = (phase, round_)
+            elif phase >= self._awake_from:
+                self._resting[source] = (phase, round_)
             self._changed.set()

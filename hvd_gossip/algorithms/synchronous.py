@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import Lanes
-from hvd_gossip.algorithms.meeting import AWAY, GONE, Meeting
+from hvd_gossip.algorithms.meeting import AWAY, GONE, RESTING, Meeting
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.tasks import Signal
 from hvd_gossip.transport.endpoint import Array
@@ -47,12 +47,11 @@ class SynchronousMixing(Algorithm):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings, channel = context.settings, context.channel
-        self._meeting = Meeting(context.endpoint, channel, settings.wait_timeout)
+        self._meeting = Meeting(context.endpoint, context.topology.ranks, channel, settings.wait_timeout)
         self._lanes = Lanes(context.endpoint, context.replica, settings, context.counters, channel + 1, corrected=False)
         self._steps = 0
         self._begun = 0
         self._finished = 0
-        self._phase = 0
         self._moved = Signal("the exchange of this step")
 
     @abstractmethod
@@ -95,16 +94,22 @@ class SynchronousMixing(Algorithm):
 
     async def pause(self) -> None:
         await self._settled()
-        await self._meeting.announce(AWAY, self._phase, self._begun)
+        await self._meeting.announce(AWAY, self.phase, self._begun)
 
-    async def resume(self) -> None:
-        self._phase += 1
+    async def rest(self) -> None:
+        await self._settled()
+        await self._meeting.announce(RESTING, self.phase, self._begun)
+
+    async def resume(self, phase: int | None = None) -> None:
+        if phase is not None:
+            self._meeting.end_rests(phase)
+        self.phase = self.phase + 1 if phase is None else phase
         self._steps = self._begun = self._finished = 0
-        self._meeting.forget_before(self._phase)
+        self._meeting.forget_before(self.phase)
 
     async def depart(self) -> None:
         await self._settled()
-        await self._meeting.announce(GONE, self._phase, self._begun)
+        await self._meeting.announce(GONE, self.phase, self._begun)
         self._meeting.stop()
 
     def _advance(self) -> bool:
@@ -133,7 +138,7 @@ class SynchronousMixing(Algorithm):
         self._moved.set()
 
     async def _average_exactly(self, number: int) -> None:
-        await self.correct_to_mean(f"{self.name}.{self.context.channel}.{self._phase}.{number}")
+        await self.correct_to_mean(f"{self.name}.{self.context.channel}.{self.phase}.{number}")
         self._finish()
 
     async def _exchange(self, number: int) -> None:
@@ -148,10 +153,10 @@ class SynchronousMixing(Algorithm):
 
     async def _meet(self, number: int) -> Round:
         """Joins the exchange and learns which neighbours take part."""
-        rank, topology, place = self.context.endpoint.rank, self.context.topology, number + self._phase
+        rank, topology, place = self.context.endpoint.rank, self.context.topology, number + self.phase
         ins, outs = topology.in_weights(rank, place), topology.out_weights(rank, place)
         announcements = {peer: self.announcement(outs.get(peer, 0.0)) for peer in {**ins, **outs}}
-        told = await self._meeting.join(self._phase, number, announcements)
+        told = await self._meeting.join(self.phase, number, announcements)
         return Round({j: w for j, w in ins.items() if j in told}, {j: w for j, w in outs.items() if j in told}, told)
 
     def _count(self, round_: Round) -> None:

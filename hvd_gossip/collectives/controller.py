@@ -131,10 +131,20 @@ class Collectives:
         """
         raise NotImplementedError(f"process sets are not built yet, only the global one; got {process_set}")
 
-    async def exact_average(self, name: str, arrays: Sequence[Array]) -> int:
-        """Replaces arrays, in place, by their mean over the live ranks; returns how many those are.
+    def ranks_of(self, process_set: int) -> tuple[int, ...]:
+        """The ranks of a process set, ascending, also those that have departed. From any thread.
 
-        All live ranks call it with the same name and arrays alike; all arrays are averaged over the same ranks.
+        Raises:
+            ValueError: there is none of this number.
+        """
+        if process_set not in self._state.process_sets:
+            raise ValueError(f"there is no process set {process_set}")
+        return self._state.process_sets[process_set]
+
+    async def exact_average(self, name: str, arrays: Sequence[Array], process_set: int = 0) -> int:
+        """Replaces arrays, in place, by their mean over the live ranks of a process set; returns how many those are.
+
+        All these ranks call it with the same name and arrays alike; all arrays are averaged over the same ranks.
 
         Raises:
             HorovodInternalError: see `submit`.
@@ -142,12 +152,12 @@ class Collectives:
         requests = [
             Request(
                 f"{name}.{index}", "allreduce", array, ReduceOp.AVERAGE, output=array, live_only=True,
-                group=f"{name}.group", group_size=len(arrays),
+                group=f"{name}.group", group_size=len(arrays), process_set=process_set,
             )
             for index, array in enumerate(arrays)
         ]  # fmt: skip
         if not requests:
-            requests = [Request(name, "barrier", live_only=True)]
+            requests = [Request(name, "barrier", live_only=True, process_set=process_set)]
         results: list[Result] = await all_of(self.submit(request) for request in requests)
         return len(results[0].ranks)
 

@@ -25,6 +25,11 @@ class Topology(ABC):
     size: int
     period: int | None
 
+    @property
+    def ranks(self) -> Sequence[int]:
+        """The workers' ranks, ascending: all of 0 to size - 1, unless the topology is placed on some (`placed.Placed`)."""
+        return range(self.size)
+
     @abstractmethod
     def in_weights(self, rank: int, round_: int) -> Mapping[int, float]:
         """W[rank, j] for each in-neighbour j != rank of this round. O(degree), no n x n matrix is built."""
