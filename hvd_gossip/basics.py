@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hvd_gossip import process_sets as registration
@@ -44,6 +44,7 @@ def init(comm: Any = None, process_sets: Sequence[ProcessSet] | str | None = Non
     sets = list(process_sets or ())
     if not all(isinstance(one, ProcessSet) for one in sets):
         raise ValueError(f'process_sets is a list of ProcessSet, or "dynamic", not {process_sets!r}')
+    _unnamed.clear()
     now = runtime.init(comm, **settings)
     try:
         registration.register(now, [one for one in sets if one is not global_process_set])
@@ -148,12 +149,16 @@ def rocm_built() -> bool:
     return False
 
 
-_unnamed = itertools.count(1)
+_unnamed: dict[int, Iterator[int]] = {}
+"""The numbers to come, by process set: ranks outside of a set do not see the operations inside."""
 
 
-def operation_name(kind: str, name: str | None) -> str:
+def operation_name(kind: str, name: str | None, process_set: int = 0) -> str:
     """Horovod's full name of an operation: `allreduce.NAME`, or a number for one without a name.
 
-    Numbers are given in the order of calls: ranks must call unnamed operations in the same order.
+    Numbers are given in the order of calls since `init()`: the ranks of a process set must call unnamed operations in the
+    same order.
     """
-    return f"{kind}.noname.{next(_unnamed)}" if name is None else f"{kind}.{name}"
+    if name is not None:
+        return f"{kind}.{name}"
+    return f"{kind}.noname.{next(_unnamed.setdefault(process_set, itertools.count(1)))}"

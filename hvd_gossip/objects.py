@@ -30,7 +30,7 @@ def broadcast_object(
             registered, or this rank not in it.
     """
     number = process_set_id(process_set)
-    name = operation_name("broadcast_object", name)
+    name = operation_name("broadcast_object", name, number)
     is_root = runtime.current().world.rank == root_rank
     data = encode_object(obj) if is_root else np.empty(0, np.uint8)
     length = _broadcast(f"{name}.length", np.array([data.size], np.int64), root_rank, number)
@@ -41,7 +41,7 @@ def broadcast_object(
 def allgather_object(obj: Any, name: str | None = None, process_set: ProcessSet = global_process_set) -> list[Any]:
     """Every member's object, in the order of ranks, on every member (Horovod's function). See `broadcast_object`."""
     number = process_set_id(process_set)
-    name = operation_name("allgather_object", name)
+    name = operation_name("allgather_object", name, number)
     request = Request(name=name, kind="allgather", array=encode_object(obj), process_set=number)
     result = runtime.current().submit(request).wait()
     assert result.output is not None  # an allgather has one

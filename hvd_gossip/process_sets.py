@@ -95,6 +95,12 @@ class ProcessSet:
     def __repr__(self) -> str:
         return f"ProcessSet(process_set_id={self.process_set_id}, ranks={self.ranks}, mpi_comm={self.mpi_comm})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is the set itself or, in another run, the one that has these ranks there."""
+        if self.ranks is None:
+            raise TypeError("a process set of a communicator can be copied and pickled once it is registered")
+        return _same_set, (self.process_set_id == 0, tuple(self.ranks))
+
     def _register(self, number: int | None, ranks: Sequence[int]) -> None:
         self.process_set_id, self._ranks = number, list(ranks)
         if number is not None:
@@ -107,6 +113,12 @@ _registered: list[ProcessSet] = []
 global_process_set = ProcessSet([])
 """All ranks."""
 global_process_set.process_set_id = 0
+
+
+def _same_set(is_global: bool, ranks: tuple[int, ...]) -> ProcessSet:
+    if is_global:
+        return global_process_set
+    return next((one for one in _registered if one.ranks == list(ranks)), None) or ProcessSet(ranks)
 
 
 def process_set_id(process_set: ProcessSet) -> int:

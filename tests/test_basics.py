@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import pytest
@@ -41,6 +43,15 @@ def test_names_are_told_apart_by_kind_and_numbered_without_one() -> None:
     numbers = [int(found[1]) for name in (first, second) if (found := re.fullmatch(r"barrier\.noname\.(\d+)", name))]
     assert len(numbers) == 2
     assert numbers[1] == numbers[0] + 1
+    basics.operation_name("barrier", None, process_set=7)  # other ranks do not see this one
+    assert basics.operation_name("barrier", None) == f"barrier.noname.{numbers[1] + 1}"
+
+
+def test_copies_of_a_process_set_are_the_set_itself() -> None:
+    assert pickle.loads(pickle.dumps(basics.global_process_set)) is basics.global_process_set
+    assert copy.deepcopy(basics.global_process_set) is basics.global_process_set
+    unregistered = copy.deepcopy(basics.ProcessSet([2, 1]))
+    assert (unregistered.ranks, unregistered.process_set_id) == ([1, 2], None)
 
 
 OF_RANKS = (
