@@ -59,6 +59,18 @@ def shutdown() -> None:
     runtime.shutdown()
 
 
+def restart() -> None:
+    """Shuts down and initializes again, with the same communicator, settings and process sets. Every rank calls it.
+
+    Raises:
+        WaitTimeoutError: other ranks did not, for `wait_timeout`.
+    """
+    sets = registration.registered()
+    registration.forget()
+    _unnamed.clear()
+    registration.register(runtime.restart(), sets)
+
+
 def rank() -> int:
     """This process's rank, 0 <= rank < size(). Before `init()`: NotInitializedError, as with all functions of ranks."""
     return runtime.current().world.rank

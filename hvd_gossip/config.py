@@ -227,6 +227,9 @@ class Config:
         environment="HOROVOD_STALL_SHUTDOWN_TIME_SECONDS",
         horovod_flag="--stall-check-shutdown-time-seconds",
     )
+    reset_limit: int = declare(
+        0, Integer(0), HOROVOD, "Resets of an elastic training function after which it gives up; 0: no limit."
+    )
     log_level: str = declare(
         "warning",
         Registered("hvd_gossip.observe.logs", "LEVELS"),

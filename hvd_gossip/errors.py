@@ -21,6 +21,18 @@ class HorovodInternalError(HvdGossipError, RuntimeError):
     """A collective operation failed (Horovod's name). The next operation may still be tried."""
 
 
+class HostsUpdatedInterrupt(HvdGossipError, RuntimeError):
+    """Hosts were added to the job or removed from it (Horovod's name): an elastic loop resets, and keeps its state.
+
+    Attributes:
+        skip_sync: hosts were only removed, so that all workers that are left have the same state.
+    """
+
+    def __init__(self, skip_sync: bool = False) -> None:
+        super().__init__("the set of hosts has changed")
+        self.skip_sync = skip_sync
+
+
 class LaunchError(HvdGossipError, RuntimeError):
     """The ranks cannot be started, or were started in a way in which they cannot find each other; what to do is said."""
 

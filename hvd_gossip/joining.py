@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvd_gossip.algorithms.base import Algorithm
-from hvd_gossip.collectives import Collectives, Max, Request
+from hvd_gossip.collectives import Collectives, Max, Request, Result
 from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.endpoint import Endpoint
 
 NAME = "join"
 
 
-async def join(endpoint: Endpoint, collectives: Collectives, algorithms: Sequence[Algorithm]) -> int:
+async def join(endpoint: Endpoint, collectives: Collectives, algorithms: Sequence[Algorithm]) -> Result:
     """Engine: rests until all live ranks have joined, and goes on. A collective.
 
     Args:
@@ -28,7 +28,7 @@ async def join(endpoint: Endpoint, collectives: Collectives, algorithms: Sequenc
         algorithms: this rank's, all of them; ranks may have different ones.
 
     Returns:
-        The rank that joined last.
+        Who joined (all live ranks), and who did last.
 
     Raises:
         HorovodInternalError: the collectives failed; the algorithms rest for good.
@@ -40,4 +40,4 @@ async def join(endpoint: Endpoint, collectives: Collectives, algorithms: Sequenc
     await collectives.submit(Request(f"{NAME}.phase", "allreduce", phase, Max, output=phase, live_only=True))
     for algorithm in algorithms:
         await algorithm.resume(int(phase[0]) + 1)
-    return result.last_joined
+    return result

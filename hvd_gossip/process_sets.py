@@ -207,6 +207,11 @@ def register(now: runtime.Runtime, wanted: Sequence[ProcessSet]) -> None:
         numbers[mine] = None  # an equal set later in the list is a clone, and stays without a number
 
 
+def registered() -> list[ProcessSet]:
+    """The sets of the present runtime in the order of their registration, the global one aside."""
+    return list(_registered)
+
+
 def forget() -> None:
     """Ends all registrations on this rank: there is another runtime, or none."""
     for process_set in _registered:

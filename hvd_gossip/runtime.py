@@ -8,16 +8,14 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
-
-import numpy as np
 
 from hvd_gossip import exits, joining
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.attachments import Attachments
 from hvd_gossip.buffers.cuda import is_cuda_aware, space_of
 from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.collectives import Collectives, Request, Result
@@ -36,7 +34,7 @@ from hvd_gossip.tasks import Scheduler
 from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.placed import Placed
-from hvd_gossip.transport.endpoint import ALGORITHM_BASE, ALGORITHM_LIMIT, ALGORITHM_STRIDE, Array
+from hvd_gossip.transport.endpoint import Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
 from hvd_gossip.worker import Worker
 from hvd_gossip.world import World, discover, refuse_gloo
@@ -65,8 +63,7 @@ class Runtime:
         self.config = config
         self.counters = Counters()
         self.workers: list[Worker] = []
-        self._attached: dict[int, int] = {}
-        self._channels = 0
+        self._attachments = Attachments(self.submit)
         self._departing: list[Handle[None]] = []
         self._steppers = 0
         self._comm = comm
@@ -113,7 +110,10 @@ class Runtime:
         kind, settings = find_algorithm(config.algorithm), mixing_settings(config)
         kind.validate(settings)
         topology = self.make_topology(config, process_set)
-        channel = self._agree(flats, config, topology, process_set)
+        what = f"{config.algorithm} over {topology.name}, {settings}, parameters " + ", ".join(
+            f"{flat.size} x {flat.dtype}" for flat in flats
+        )
+        channel = self._attachments.agree(what, topology.ranks, self.world.rank, process_set)
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
@@ -145,11 +145,15 @@ class Runtime:
         Raises:
             HorovodInternalError: the collectives failed.
         """
+        return self.join_all().last_joined
+
+    def join_all(self) -> Result:
+        """As `join`; the result says also which ranks have joined: those that had not departed."""
         algorithms = [worker.algorithm for worker in self.workers]
-        last = self.engine.call(lambda: joining.join(self.engine.endpoint, self.collectives, algorithms), "join")
+        result = self.engine.call(lambda: joining.join(self.engine.endpoint, self.collectives, algorithms), "join")
         for algorithm in algorithms:
             algorithm.settle()
-        return last
+        return result
 
     def detach(self, worker: Worker) -> None:
         """Ends `attach`: waits until no peer counts on the worker, whose flat buffers keep all that was exchanged."""
@@ -250,34 +254,6 @@ class Runtime:
         except WaitTimeoutError as error:
             log.warning("shutdown goes on without an answer: %s", error)
 
-    def _channel(self, number: int) -> int:
-        """The first of the channels of an attachment; all later attachments of this rank have greater numbers."""
-        channel = ALGORITHM_BASE + number * ALGORITHM_STRIDE
-        if channel + ALGORITHM_STRIDE > ALGORITHM_LIMIT:
-            raise ConfigError(f"{number} optimizers were attached already: no channels are left for one more")
-        self._channels = number + 1
-        return channel
-
-    def _agree(self, flats: Sequence[Array], config: Config, topology: Topology, process_set: int) -> int:
-        """Every rank attaches the same thing, or all raise. Returns the first of its channels, which are free on all ranks."""
-        settings = mixing_settings(config)
-        mine = f"{config.algorithm} over {topology.name}, {settings}, parameters " + ", ".join(
-            f"{flat.size} x {flat.dtype}" for flat in flats
-        )
-        digest = zlib.crc32(mine.encode())
-        count = self._attached.get(process_set, 0)
-        said = np.array([[digest, self._channels]], np.int64)
-        request = Request(name=f"attach.{count}", kind="allgather", array=said, process_set=process_set)
-        everybody: Any = self.submit(request).wait().output
-        self._attached[process_set] = count + 1
-        different = [rank for rank, (other, _) in zip(topology.ranks, everybody, strict=True) if other != digest]
-        if different:
-            raise ConfigError(
-                f"rank {self.world.rank} attached {mine}, but rank(s) {', '.join(map(str, different))} something else; "
-                "all ranks must give the same algorithm, topology, settings and parameters"
-            )
-        return self._channel(int(everybody[:, 1].max()))
-
     def _report(self, config: Config, process_set: int = 0) -> None:
         ranks = self.collectives.ranks_of(process_set)
         if not config.report or self.world.rank != ranks[0]:
@@ -333,6 +309,15 @@ def shutdown() -> None:
     runtime, _current = _current, None
     if runtime is not None:
         runtime.shutdown()
+
+
+def restart() -> Runtime:
+    """Shuts down and starts a new runtime with the same communicator and settings. Every rank calls it."""
+    global _current
+    old = current()
+    shutdown()
+    _current = Runtime(old.config, old.comm)
+    return _current
 
 
 def is_initialized() -> bool:

@@ -215,7 +215,8 @@ class Worker:
         """What `hvd.join()` does, once for each epoch that ends after the steps taken so far."""
         while joins and joins[0] <= self.steps:
             joins.popleft()
-            self.last_joined.append(await joining.join(self.endpoint, self.collectives, [self.algorithm]))
+            result = await joining.join(self.endpoint, self.collectives, [self.algorithm])
+            self.last_joined.append(result.last_joined)
             self.algorithm.settle()
 
     async def _meet(self) -> None:
