@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from hvd_gossip.buffers.arrays import module_of
-from hvd_gossip.collectives import wire
+import numpy as np
+
+from hvd_gossip.collectives import entries, wire
 from hvd_gossip.collectives.cache import Key
-from hvd_gossip.collectives.coordinator import State
-from hvd_gossip.collectives.eager import payload_of, unpack
+from hvd_gossip.collectives.eager import payload_of, result_of
 from hvd_gossip.collectives.executor import Executor, Operation, TransferOptions
 from hvd_gossip.collectives.messages import DUPLICATE, name_ranks
-from hvd_gossip.collectives.request import Request, Result, Signature
+from hvd_gossip.collectives.objections import POWER_OF_TWO, is_power_of_two
+from hvd_gossip.collectives.request import BY_ROWS, PROCESS_SET, ReduceOp, Request, Result, Signature, dtype_of
+from hvd_gossip.collectives.state import State
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future
-from hvd_gossip.transport.endpoint import Array, Endpoint
+from hvd_gossip.transport.endpoint import Endpoint
 
 Trace = Callable[[str, str, float, float], None]
 """Called as `trace(tensor, activity, start, end)`, in seconds of the endpoint's clock, when an activity has ended."""
@@ -68,7 +70,7 @@ class Client:
         eager_bytes: int,
         options: TransferOptions,
         on_requests: Callable[[], None],
-        on_departed: Callable[[wire.Departed], None],
+        on_departed: Callable[[entries.Departed], None],
         on_failure: Callable[[int, str], None],
         on_end: Callable[[], None],
     ) -> None:
@@ -113,9 +115,9 @@ class Client:
         for pending in self._pending.values():
             self._enqueue(pending)
 
-    def follow(self, entries: Iterable[wire.Entry]) -> None:
+    def follow(self, stream: Iterable[entries.Entry]) -> None:
         """Does what the coordinator's entries say, in their order."""
-        for entry in entries:
+        for entry in stream:
             _FOLLOW[type(entry)](self, entry)
 
     def close(self, reason: str) -> None:
@@ -129,11 +131,13 @@ class Client:
         what = f"{signature.kind} {signature.name!r}"
         if self.closed:
             return HorovodInternalError(f"{what} cannot be submitted: {self.closed}")
-        if signature.kind in ("alltoall", "reducescatter", "join"):
-            return NotImplementedError(f"{what}: {signature.kind} is not built yet")
         ranks = self._state.process_sets.get(signature.process_set)
-        if ranks is None or self._rank not in ranks:
-            return ValueError(f"{what}: rank {self._rank} belongs to no process set {signature.process_set}")
+        if ranks is None:
+            return ValueError(f"{what}: process set {signature.process_set} does not exist or has not been registered.")
+        if self._rank not in ranks:
+            return ValueError(f"{what}: Rank {self._rank} is not a member of the provided process set.")
+        if signature.op == ReduceOp.ADASUM and not is_power_of_two(len(ranks)):
+            return NotImplementedError(f"{what}: {POWER_OF_TWO}: {len(ranks)} take part")
         if signature.kind == "broadcast" and signature.root_rank not in ranks:
             return ValueError(f"{what}: root rank {signature.root_rank} is not one of {name_ranks(ranks)}")
         if signature.key in self._pending or signature.key in self._executing:
@@ -149,57 +153,81 @@ class Client:
     def _submission(self, pending: Pending) -> wire.Submission:
         request, signature = pending.request, pending.signature
         number = pending.sent_id = self._state.cache.find(signature)
-        length = request.array.shape[0] if request.array is not None and signature.kind == "allgather" else 0
+        length = request.array.shape[0] if request.array is not None and signature.kind in BY_ROWS else 0
         payload = payload_of(request, self._rank, self._endpoint.size, self._eager_bytes)
-        return wire.Submission(signature if number is None else number, length, payload)
+        return wire.Submission(signature if number is None else number, length, payload, request.splits)
 
-    def _define(self, entry: wire.Define) -> None:
+    def _define(self, entry: entries.Define) -> None:
         self._state.cache.define(entry.id, entry.signature)
 
-    def _evict(self, entry: wire.Evict) -> None:
+    def _evict(self, entry: entries.Evict) -> None:
         for signature in self._state.cache.evict(entry.ids):
             pending = self._pending.get(signature.key)
             # The coordinator keeps the ids of names that it is negotiating, so it ignored, or will ignore, this request.
             if pending is not None and pending.sent_id in entry.ids:
                 self._enqueue(pending)
 
-    def _answer(self, entry: wire.Answer) -> None:
+    def _answer(self, entry: entries.Answer) -> None:
         signature = self._state.cache.touch(entry.id)
         pending = self._pending.pop(signature.key, None)
         if pending is None:
             return
         if self._trace is not None:
             self._trace_negotiation(pending)
-        output = _output_of(pending.request, entry.sizes)
-        if output is not None:
-            unpack(entry.payload, output)
-        pending.future.set_result(Result(output, entry.sizes, self._state.live(signature.process_set)))
+        ranks = self._state.live(signature.process_set)
+        if entry.absent:
+            ranks = tuple(rank for rank in ranks if rank not in entry.absent)
+        result = result_of(pending.request, entry.payload, entry.sizes, ranks, self._rank)
+        pending.future.set_result(result)
 
-    def _execute(self, entry: wire.Execute) -> None:
+    def _execute(self, entry: entries.Execute) -> None:
         state = self._state
         state.next_sequence = entry.sequence + 1
-        keys = [state.cache.touch(number).key for number in entry.ids]
+        signatures = [state.cache.touch(number) for number in entry.ids]
+        keys = [signature.key for signature in signatures]
         parts = [self._pending.pop(key) for key in keys if key in self._pending]
+        first = signatures[0]
+        ranks = live = state.live(first.process_set)
+        if entry.absent:
+            adds_zeros = first.op == ReduceOp.ADASUM and not first.live_only
+            if adds_zeros and self._rank in entry.absent:
+                parts = [Pending(_zeros(signature), self._endpoint.now()) for signature in signatures]
+            elif not adds_zeros:
+                ranks = tuple(rank for rank in live if rank not in entry.absent)
         if not parts:
             return
         self._executing.update(keys)
         if self._trace is not None:
             for part in parts:
                 self._trace_negotiation(part)
-        self.executor.submit(Operation(entry.sequence, parts, state.live(keys[0][0]), entry.sizes))
+        count = len(ranks if first.live_only else live)
+        self.executor.submit(Operation(entry.sequence, parts, ranks, entry.sizes, count))
 
-    def _fail(self, entry: wire.Failure) -> None:
+    def _fail(self, entry: entries.Failure) -> None:
         if self._rank not in entry.ranks:
             return
         pending = self._pending.pop((entry.process_set, entry.name), None)
         if pending is not None:
             pending.future.set_error((WaitTimeoutError if entry.timed_out else HorovodInternalError)(entry.text))
 
-    def _depart(self, entry: wire.Departed) -> None:
+    def _change_set(self, entry: entries.ChangeSet) -> None:
+        existed = entry.process_set in self._state.process_sets
+        self._state.change(entry)
+        pending = self._pending.pop((0, PROCESS_SET), None)
+        if pending is None:
+            return
+        if entry.text:
+            pending.future.set_error(ValueError(entry.text))
+        elif entry.ranks:
+            pending.future.set_result(Result(None, (entry.process_set,), self._state.live()))
+        else:
+            pending.future.set_result(Result(None, (int(existed),), self._state.live()))
+
+    def _depart(self, entry: entries.Departed) -> None:
         self._state.gone[entry.rank] = entry.died
         self._on_departed(entry)
 
-    def _abort(self, entry: wire.Abort) -> None:
+    def _abort(self, entry: entries.Abort) -> None:
         if entry.rank != self._rank:
             self.executor.abort(entry.sequence, HorovodInternalError(f"given up because {entry.text}"))
 
@@ -218,21 +246,21 @@ class Client:
 
 
 _FOLLOW: dict[type, Callable[[Client, Any], None]] = {
-    wire.Define: Client._define,
-    wire.Evict: Client._evict,
-    wire.Answer: Client._answer,
-    wire.Execute: Client._execute,
-    wire.Failure: Client._fail,
-    wire.Departed: Client._depart,
-    wire.Abort: Client._abort,
+    entries.Define: Client._define,
+    entries.Evict: Client._evict,
+    entries.Answer: Client._answer,
+    entries.Execute: Client._execute,
+    entries.Failure: Client._fail,
+    entries.Departed: Client._depart,
+    entries.Abort: Client._abort,
+    entries.ChangeSet: Client._change_set,
 }
 
 
-def _output_of(request: Request, sizes: tuple[int, ...]) -> Array | None:
-    """Where a result goes: what the request says, or new memory."""
-    array = request.array
-    if array is None or request.output is not None:
-        return request.output
-    if request.kind == "allgather":
-        return module_of(array).empty((sum(sizes), *array.shape[1:]), array.dtype)
-    return module_of(array).empty_like(array)
+def _zeros(signature: Signature) -> Request:
+    """What a rank that has joined puts into an allreduce that it must take part in."""
+    array = np.zeros(signature.shape, dtype_of(signature.dtype))
+    return Request(
+        signature.name, signature.kind, array, ReduceOp(signature.op), signature.prescale, signature.postscale,
+        output=array, process_set=signature.process_set, dtype_name=signature.dtype,
+    )  # fmt: skip

@@ -10,17 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from hvd_gossip.buffers.space import Space
+from hvd_gossip.collectives import entries as stream
 from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import ResponseCache
 from hvd_gossip.collectives.client import Client, Trace
-from hvd_gossip.collectives.coordinator import Coordinator, State
+from hvd_gossip.collectives.coordinator import Coordinator
 from hvd_gossip.collectives.eager import EAGER_BYTES
 from hvd_gossip.collectives.executor import TransferOptions
 from hvd_gossip.collectives.mailbox import Mailbox
 from hvd_gossip.collectives.messages import name_ranks
-from hvd_gossip.collectives.request import ReduceOp, Request, Result
+from hvd_gossip.collectives.request import PROCESS_SET, ReduceOp, Request, Result
 from hvd_gossip.collectives.stall import StallCheck
+from hvd_gossip.collectives.state import State
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, Task, all_of, first_of
 from hvd_gossip.transport.endpoint import Array, Endpoint, Message
@@ -113,37 +117,26 @@ class Collectives:
         return self._client.submit(request)
 
     async def add_process_set(self, ranks: Sequence[int]) -> int:
-        """Registers a process set and returns its number. All ranks call it, in the same order, with the same ranks.
+        """Registers a process set and returns its number. All live ranks call it, in the same order, with the same ranks.
 
         Raises:
             ValueError: a process set of these ranks exists, or the ranks do not.
-            HorovodInternalError: the ranks' calls differ.
+            HorovodInternalError: the ranks' calls differ, or some have joined.
         """
-        raise NotImplementedError(
-            f"process sets of some ranks are not built yet, only the global one; got {list(ranks)}"
-        )
+        request = Request(PROCESS_SET, "add_process_set", np.array(ranks, np.int64))
+        return (await self.submit(request)).sizes[0]
 
     async def remove_process_set(self, process_set: int) -> bool:
-        """Ends the registration of a process set. All ranks call it, in the same order. Returns whether there was one.
+        """Ends the registration of a process set. All live ranks call it, in the same order. Returns whether there was one.
+
+        What is not answered of its operations fails; what is being transferred goes on.
 
         Raises:
-            HorovodInternalError: the ranks' calls differ.
+            ValueError: it is the global one.
+            HorovodInternalError: the ranks' calls differ, or some have joined.
         """
-        raise NotImplementedError(f"process sets are not built yet, only the global one; got {process_set}")
-
-    def ranks_of(self, process_set: int) -> tuple[int, ...]:
-        """The ranks of a process set, ascending, also those that have departed. From any thread.
-
-        Raises:
-            ValueError: there is none of this number.
-        """
-        if process_set not in self._state.process_sets:
-            raise ValueError(f"there is no process set {process_set}")
-        return self._state.process_sets[process_set]
-
-    def describe_gone(self) -> str:
-        """Who has departed: "rank 2 has shut down", or "" if nobody has. From any thread."""
-        return self._state.describe_gone() if self._state.gone else ""
+        request = Request(PROCESS_SET, "remove_process_set", np.array([process_set], np.int64))
+        return bool((await self.submit(request)).sizes[0])
 
     async def exact_average(self, name: str, arrays: Sequence[Array], process_set: int = 0) -> int:
         """Replaces arrays, in place, by their mean over the live ranks of a process set; returns how many those are.
@@ -217,7 +210,7 @@ class Collectives:
         kind = wire.message_type(data)
         if kind == wire.ANSWERS:
             if source == self._leader:
-                self._follow(wire.decode_answers(data))
+                self._follow(stream.decode_answers(data))
             else:
                 self._early.append(message)
         elif kind == wire.ACKNOWLEDGE:
@@ -230,7 +223,7 @@ class Collectives:
         elif self._rank not in self._state.gone:
             self._early.append(message)
 
-    def _follow(self, entries: Iterable[wire.Entry]) -> None:
+    def _follow(self, entries: Iterable[stream.Entry]) -> None:
         self._client.follow(entries)
         if self._leader in self._state.gone and self._rank not in self._state.gone:
             self._take_over()
@@ -275,11 +268,13 @@ class Collectives:
             self._holding = True
             self._endpoint.spawn(self._release(coordinator), "fusion cycle")
 
-    def _publish(self, entries: list[wire.Entry]) -> None:
+    def _publish(self, entries: list[stream.Entry]) -> None:
         if self._audience:
-            data = wire.encode_answers(entries)
+            data = stream.encode_answers(entries)
+            has_sets = len(self._state.process_sets) > 1
             for rank in self._audience:
-                self._mailbox.send(rank, data)
+                own = stream.encode_answers(self._state.for_rank(entries, rank)) if has_sets else data
+                self._mailbox.send(rank, own)
         self._follow(entries)
         if self._state.gone:
             self._audience = self._peers()
@@ -342,7 +337,7 @@ class Collectives:
         elif not self._client.closed:
             self._mailbox.send(self._leader, wire.encode_plain(wire.DEPART))
 
-    def _see_departed(self, entry: wire.Departed) -> None:
+    def _see_departed(self, entry: stream.Departed) -> None:
         """A rank has departed, maybe this one."""
         if entry.rank == self._rank:
             self._unacknowledged = set(self._state.live()) - self._acknowledged

@@ -7,95 +7,34 @@ send to every rank (the coordinator's own included). It lives on the lowest live
 - Small operations are computed here (eager.py). Larger allreduces may be held back until the transfer under way is done,
   but no longer than the cycle time, so that more of them fuse.
 - An operation that a departed rank has not submitted fails, unless all submitted it as `live_only`.
+- A rank that waits in a join submits nothing, and nobody waits for it: it counts as zeros in allreduces, and is as if
+  departed for `live_only` operations. A join of the global process set is one of all sets.
+- Process sets are registered and removed like any operation; what they change is an entry, and so in one order for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 
-from hvd_gossip.collectives.cache import Key, ResponseCache
+from hvd_gossip.collectives.cache import Key
 from hvd_gossip.collectives.eager import compute
+from hvd_gossip.collectives.entries import (
+    Abort,
+    Answer,
+    Define,
+    Departed,
+    Entry,
+    Evict,
+    Execute,
+    Failure,
+)
 from hvd_gossip.collectives.fusion import fuse
-from hvd_gossip.collectives.messages import SHUT_DOWN, describe_mismatch, name_ranks
-from hvd_gossip.collectives.request import Signature
-from hvd_gossip.collectives.wire import Abort, Answer, Define, Departed, Entry, Evict, Execute, Failure, Submission
-
-
-@dataclass
-class State:
-    """What every rank knows of the coordinator's stream of entries; whoever takes the role over goes on from it.
-
-    Attributes:
-        cache: ids of signatures.
-        process_sets: ranks by the process set's number; 0 is all.
-        gone: departed ranks, and whether they died.
-        next_sequence: number of the next transfer.
-    """
-
-    cache: ResponseCache
-    process_sets: dict[int, tuple[int, ...]]
-    gone: dict[int, bool]
-    next_sequence: int = 0
-
-    def live(self, process_set: int = 0) -> tuple[int, ...]:
-        """The ranks of a process set that have not departed."""
-        ranks = self.process_sets[process_set]
-        return tuple(rank for rank in ranks if rank not in self.gone) if self.gone else ranks
-
-    def describe_gone(self, process_set: int = 0) -> str:
-        """Who of a process set has departed: "rank 2 has shut down", or "" if nobody has."""
-        texts = []
-        for died, verb in ((False, "shut down"), (True, "failed")):
-            left = [rank for rank in self.process_sets[process_set] if self.gone.get(rank) is died]
-            if left:
-                texts.append(f"{name_ranks(left)} {'has' if len(left) == 1 else 'have'} {verb}")
-        return " and ".join(texts)
-
-
-class Negotiation:
-    """One name under negotiation.
-
-    Attributes:
-        signature: of the first rank that submitted it; `signatures` and `submissions` are by rank.
-        alike: whether all signatures are equal.
-        complete: whether all have submitted it, and it only waits for the rest of its group.
-        since: when it was first submitted, seconds; `reported` is when it was last reported as stalled, or `since`.
-    """
-
-    __slots__ = ("alike", "complete", "reported", "signature", "signatures", "since", "submissions")
-
-    def __init__(self, signature: Signature, now: float) -> None:
-        self.signature = signature
-        self.signatures: dict[int, Signature] = {}
-        self.submissions: dict[int, Submission] = {}
-        self.alike = True
-        self.complete = False
-        self.since = self.reported = now
-
-    @property
-    def live_only(self) -> bool:
-        """Whether departed ranks may be missing."""
-        return self.signature.live_only if self.alike else all(one.live_only for one in self.signatures.values())
-
-    @property
-    def groups_differ(self) -> bool:
-        """Whether the ranks disagree even on the group, so that waiting for the rest of it makes no sense."""
-        return len({(one.group, one.group_size) for one in self.signatures.values()}) > 1
-
-    def add(self, rank: int, signature: Signature, submission: Submission) -> None:
-        """A rank has submitted it."""
-        self.signatures[rank] = signature
-        self.submissions[rank] = submission
-        self.alike = self.alike and (signature is self.signature or signature == self.signature)
-
-    def withdraw(self, rank: int) -> None:
-        """Forgets what a rank submitted."""
-        self.complete = False
-        if self.submissions.pop(rank, None) is not None:
-            del self.signatures[rank]
-            self.signature = next(iter(self.signatures.values()), self.signature)
-            self.alike = all(signature == self.signature for signature in self.signatures.values())
+from hvd_gossip.collectives.messages import REMOVED, SHUT_DOWN, describe_mismatch, name_ranks
+from hvd_gossip.collectives.negotiation import Negotiation
+from hvd_gossip.collectives.objections import objection
+from hvd_gossip.collectives.request import PROCESS_SET_KINDS, Signature
+from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.wire import Submission
 
 
 class Coordinator:
@@ -110,12 +49,13 @@ class Coordinator:
 
     def __init__(self, state: State, fusion_threshold: int, cycle_time: float, clock: Callable[[], float]) -> None:
         # What is decided here is known to this rank's own side, as to all others, only when it is taken and followed.
-        self._state = replace(state, gone=dict(state.gone))
+        self._state = state.copy()
         self._fusion_threshold = fusion_threshold
         self._cycle_time = cycle_time
         self._clock = clock
         self._table: dict[Key, Negotiation] = {}
         self._groups: dict[Key, set[Key]] = {}
+        self._joins: set[Key] = set()
         self._ready: dict[Key, Negotiation] = {}
         self._ready_bytes = 0
         self._due = 0.0
@@ -134,8 +74,10 @@ class Coordinator:
 
     def missing(self, negotiation: Negotiation) -> list[int]:
         """The ranks that have yet to submit a name."""
-        live = self._state.live(negotiation.signature.process_set)
-        return [rank for rank in live if rank not in negotiation.submissions]
+        process_set = negotiation.signature.process_set
+        joined = self._joined(process_set)
+        live = self._state.live(process_set)
+        return [rank for rank in live if rank not in negotiation.submissions and rank not in joined]
 
     def submit(self, rank: int, submissions: Iterable[Submission]) -> None:
         """A rank's requests have come. What a departed rank had under way is ignored."""
@@ -155,7 +97,8 @@ class Coordinator:
         self._execute()
         self._state.gone[rank] = died
         self._entries.append(Departed(rank, died))
-        for negotiation in self.negotiations:
+        # What only waits for joined ranks ends before their join does.
+        for negotiation in sorted(self.negotiations, key=lambda one: one.signature.kind == "join"):
             negotiation.withdraw(rank)
             if negotiation.submissions:
                 self._settle(negotiation)
@@ -198,9 +141,38 @@ class Coordinator:
             return
         negotiation = self._table.get(key)
         if negotiation is None:
+            if signature.process_set not in self._state.process_sets:
+                self._entries.append(Failure(*key, (rank,), False, REMOVED.format(signature.process_set)))
+                return
             negotiation = self._table[key] = Negotiation(signature, self._clock())
         negotiation.add(rank, signature, submission)
+        if signature.kind == "join":
+            self._joins.add(key)
+            self._settle_without(rank, signature.process_set)
         self._settle(negotiation)
+
+    def _settle_without(self, rank: int, process_set: int) -> None:
+        """A rank has joined: nobody waits any more for what it has not submitted."""
+        for negotiation in self.negotiations:
+            signature = negotiation.signature
+            waits = signature.kind != "join" and process_set in (0, signature.process_set)
+            if waits and rank not in negotiation.submissions and self._table.get(signature.key) is negotiation:
+                self._settle(negotiation)
+
+    def _joined(self, process_set: int) -> set[int]:
+        """The ranks that wait in a join of a process set, or of the global one."""
+        joins = (key for key in self._joins if key[0] in (0, process_set))
+        return {rank for key in joins for rank in self._table[key].submissions}
+
+    def _waits_for_joined(self, negotiation: Negotiation, live: tuple[int, ...]) -> bool:
+        """Whether only ranks that have joined are missing, who will not come."""
+        absent = tuple(rank for rank in live if rank not in negotiation.submissions)
+        if not self._joined(negotiation.signature.process_set).issuperset(absent):
+            return False
+        negotiation.absent = absent
+        for key in self._joins:  # they have no reason to complain: the others are at work
+            self._table[key].since = self._table[key].reported = self._clock()
+        return True
 
     def _is_stale(self, rank: int, key: Key) -> bool:
         """Whether the request belongs to an operation that the others gave up; then it fails too."""
@@ -224,7 +196,9 @@ class Coordinator:
                     negotiation, SHUT_DOWN.format(kind=signature.kind, name=signature.name, who=who, ranks=ranks)
                 )
                 return
-        if len(negotiation.submissions) < len(state.live(signature.process_set)):
+        live = state.live(signature.process_set)
+        negotiation.absent = ()
+        if len(negotiation.submissions) < len(live) and not (self._joins and self._waits_for_joined(negotiation, live)):
             return
         negotiation.complete = True
         if signature.group and not negotiation.groups_differ:
@@ -244,8 +218,8 @@ class Coordinator:
     def _conclude(self, negotiations: list[Negotiation]) -> None:
         """All that belongs together is complete: answers it, or fails all of it."""
         for negotiation in negotiations:
-            if not negotiation.alike:
-                text = describe_mismatch(negotiation.signatures)
+            text = objection(negotiation) if negotiation.alike else describe_mismatch(negotiation.signatures)
+            if text:
                 for one in negotiations:
                     self._fail(one, text)
                 return
@@ -259,13 +233,13 @@ class Coordinator:
     def _answer(self, negotiation: Negotiation) -> None:
         """Everybody submitted the same: the result if it is small, else a place among the transfers."""
         signature = negotiation.signature
-        if signature.kind == "broadcast" and signature.root_rank not in negotiation.submissions:
-            self._fail(negotiation, f"broadcast {signature.name!r}: root rank {signature.root_rank} does not take part")
+        if signature.kind in PROCESS_SET_KINDS:
+            self._change_set(negotiation)
             return
-        outcome = compute(signature, negotiation.submissions)
+        outcome = compute(signature, negotiation.submissions, negotiation.absent)
         self._forget(negotiation)
         if outcome is not None:
-            self._entries.append(Answer(self._define(signature), *outcome))
+            self._entries.append(Answer(self._define(signature), *outcome, negotiation.absent))
             return
         if not self._ready:
             self._due = self._clock() + self._cycle_time
@@ -275,11 +249,27 @@ class Coordinator:
 
     def _execute(self) -> None:
         ready, self._ready, self._ready_bytes = self._ready, {}, 0
-        for group in fuse([one.signature for one in ready.values()], self._fusion_threshold):
+        absent = {key: one.absent for key, one in ready.items() if one.absent}
+        for group in fuse([one.signature for one in ready.values()], self._fusion_threshold, absent):
             ids = tuple(self._define(signature) for signature in group)
             sizes = _sizes(group[0], ready[group[0].key].submissions)
-            self._entries.append(Execute(self._state.next_sequence, ids, sizes))
+            self._entries.append(Execute(self._state.next_sequence, ids, sizes, absent.get(group[0].key, ())))
             self._state.next_sequence += 1
+
+    def _change_set(self, negotiation: Negotiation) -> None:
+        """Everybody wants the same process set registered, or removed."""
+        signature = negotiation.signature
+        self._forget(negotiation)
+        if signature.kind == "add_process_set":
+            entry = self._state.new_set(signature.shape)
+        else:
+            entry = self._state.without(signature.shape[0])
+            self._execute()
+            for one in self.negotiations:
+                if one.signature.process_set == entry.process_set and not entry.text:
+                    self._fail(one, REMOVED.format(entry.process_set))
+        self._entries.append(entry)
+        self._state.change(entry)
 
     def _define(self, signature: Signature) -> int:
         """The id of a signature, announced if it is new."""
@@ -300,6 +290,7 @@ class Coordinator:
     def _forget(self, negotiation: Negotiation) -> None:
         signature = negotiation.signature
         self._table.pop(signature.key, None)
+        self._joins.discard(signature.key)
         names = self._groups.get((signature.process_set, signature.group)) if signature.group else None
         if names is not None:
             names.discard(signature.key)

@@ -15,13 +15,16 @@ from typing import Any, Protocol
 
 from hvd_gossip.buffers.cuda import space_of
 from hvd_gossip.buffers.space import Space
+from hvd_gossip.collectives.adasum import AdasumAllreduce
 from hvd_gossip.collectives.broadcast import tree_broadcast
+from hvd_gossip.collectives.exchange import alltoall, exchange_counts, reduce_scatter
 from hvd_gossip.collectives.flow import CHUNK_BYTES, Transfer
 from hvd_gossip.collectives.gather import ring_allgather
 from hvd_gossip.collectives.memory import HOST, DeviceMemory, Memory, is_on_device
 from hvd_gossip.collectives.reduce import reduce_vectors
 from hvd_gossip.collectives.reduction import reduction_of
-from hvd_gossip.collectives.request import Request, Result, Signature
+from hvd_gossip.collectives.request import ReduceOp, Request, Result, Signature
+from hvd_gossip.collectives.rows import even_rows, full_splits
 from hvd_gossip.collectives.vector import Vector
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Task
@@ -47,6 +50,7 @@ class Operation:
         parts: the requests that it serves; several only for a fused allreduce.
         ranks: who takes part.
         sizes: as in Result.
+        count: of the ranks that an average is over; more than take part if the others, who have joined, put in zeros.
         started: when its task was started, seconds.
     """
 
@@ -54,6 +58,7 @@ class Operation:
     parts: Sequence[Part]
     ranks: tuple[int, ...]
     sizes: tuple[int, ...]
+    count: int
     started: float = 0.0
 
     @property
@@ -221,9 +226,36 @@ async def _allreduce(transfer: Transfer, operation: Operation) -> list[Array]:
     in_place = all(output is array for output, array in zip(outputs, arrays, strict=True))
     source = Vector(arrays)
     target = source if in_place else Vector(outputs)
-    reduction = reduction_of(operation.parts[0].signature, arrays[0], len(operation.ranks))
-    await reduce_vectors(transfer, source, target, reduction)
+    signature = operation.parts[0].signature
+    if signature.op == ReduceOp.ADASUM:
+        await AdasumAllreduce(transfer, source, target, signature.prescale * signature.postscale).run()
+        return outputs
+    absent = operation.count > len(operation.ranks)
+    await reduce_vectors(transfer, source, target, reduction_of(signature, arrays[0], operation.count, absent))
     return outputs
+
+
+async def _reducescatter(transfer: Transfer, operation: Operation) -> list[Array]:
+    array = _array(operation.parts[0])
+    operation.sizes = even_rows(array.shape[0], len(operation.ranks))
+    row = array.shape[1:]
+    lengths = [rows * prod(row) for rows in operation.sizes]
+    output = transfer.memory.empty(lengths[transfer.position], array.dtype)
+    reduction = reduction_of(operation.parts[0].signature, array, operation.count)
+    await reduce_scatter(transfer, array.reshape(-1), output, lengths, reduction)
+    return [output.reshape(operation.sizes[transfer.position], *row)]
+
+
+async def _alltoall(transfer: Transfer, operation: Operation) -> list[Array]:
+    array = _array(operation.parts[0])
+    splits = full_splits(operation.parts[0].request.splits, array.shape[0], len(operation.ranks))
+    received = tuple(await exchange_counts(transfer, splits))
+    operation.sizes = received
+    row = array.shape[1:]
+    given, taken = ([rows * prod(row) for rows in some] for some in (splits, received))
+    output = transfer.memory.empty(sum(taken), array.dtype)
+    await alltoall(transfer, array.reshape(-1), output, given, taken)
+    return [output.reshape(sum(received), *row)]
 
 
 async def _allgather(transfer: Transfer, operation: Operation) -> list[Array]:
@@ -250,8 +282,10 @@ _ALGORITHMS: dict[str, Callable[[Transfer, Operation], Awaitable[list[Array]]]] 
     "allreduce": _allreduce,
     "allgather": _allgather,
     "broadcast": _broadcast,
+    "alltoall": _alltoall,
+    "reducescatter": _reducescatter,
 }
-"""What carries out each kind; barriers are answered by the coordinator."""
+"""What carries out each kind; kinds without an array are answered by the coordinator."""
 
 
 def _array(part: Part) -> Array:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from hvd_gossip.collectives.request import ReduceOp, Signature
+from hvd_gossip.collectives.request import BY_ROWS, PROCESS_SET_KINDS, ReduceOp, Signature
 
 DUPLICATE = (
     "Requested to {kind} a tensor with the same name as another tensor that is currently being processed: {name!r}. "
     "If you want to request another tensor, use a different tensor name."
 )
+REMOVED = "Process set {} has been removed."
+NOT_WITH_JOIN = "{kind} is not supported with Join at this time. {who} joined before {name!r}."
 SHUT_DOWN = "{kind} {name!r} cannot be done: {who}. It was submitted by {ranks}."
 
 
@@ -34,8 +36,9 @@ def _factors(signature: Signature) -> str:
 
 _ASPECTS: tuple[tuple[str, Callable[[Signature], Any], Callable[[Signature], str]], ...] = (
     ("operations", lambda s: s.kind, lambda s: s.kind),
+    ("process sets", lambda s: s.kind in PROCESS_SET_KINDS and s.shape, lambda s: f"{list(s.shape)}"),
     ("data types", lambda s: s.dtype, lambda s: s.dtype),
-    ("{kind} tensor ranks", lambda s: len(s.shape), lambda s: f"{len(s.shape) + (s.kind == 'allgather')} dimensions"),
+    ("{kind} tensor ranks", lambda s: len(s.shape), lambda s: f"{len(s.shape) + (s.kind in BY_ROWS)} dimensions"),
     ("{kind} tensor shapes", lambda s: s.shape, lambda s: f"shape {_shape(s)}"),
     ("reduction operations", lambda s: s.op, lambda s: ReduceOp(s.op).name.capitalize()),
     ("prescale and/or postscale factors", lambda s: (s.prescale, s.postscale), _factors),
@@ -48,7 +51,7 @@ _ASPECTS: tuple[tuple[str, Callable[[Signature], Any], Callable[[Signature], str
 
 def _shape(signature: Signature) -> str:
     sizes = [str(size) for size in signature.shape]
-    if signature.kind == "allgather":
+    if signature.kind in BY_ROWS:
         sizes.insert(0, "*")
     return f"[{', '.join(sizes)}]"
 

@@ -33,16 +33,27 @@ class Reduction:
     Sum and Average of floating types take all factors together, once, on the finished sum; for the other cases
     `prescale` must be applied to the input first (`prescaled`). Used within `Memory.computing`.
 
+    Args:
+        like: an array of the elements' type, on their device.
+        count: what an average divides by.
+        zeros: whether some of the `count` ranks put in zeros, which nobody sends.
+
     Attributes:
         dtype: of the elements.
         accumulator: type of partial results.
         prescale: factor that remains to be applied to the input by `prescaled`.
     """
 
-    __slots__ = ("_divisor", "_factor", "_floating", "_ufunc", "accumulator", "dtype", "prescale", "widened")
+    __slots__ = ("_divisor", "_factor", "_floating", "_ufunc", "_zeros", "accumulator", "dtype", "prescale", "widened")
 
     def __init__(
-        self, like: Array, op: ReduceOp | int, count: int, prescale: float = 1.0, postscale: float = 1.0
+        self,
+        like: Array,
+        op: ReduceOp | int,
+        count: int,
+        prescale: float = 1.0,
+        postscale: float = 1.0,
+        zeros: bool = False,
     ) -> None:
         xp = module_of(like)
         self.dtype: np.dtype[Any] = like.dtype
@@ -54,11 +65,12 @@ class Reduction:
         self._factor = prescale * postscale if folds else postscale
         self.prescale = 1.0 if folds else prescale
         self._divisor = count if op == ReduceOp.AVERAGE else 1
+        self._zeros = zeros and op not in (ReduceOp.AVERAGE, ReduceOp.SUM)
 
     @property
     def is_identity(self) -> bool:
         """Whether one rank's result is its input."""
-        return self.prescale == 1.0 and self._factor == 1.0 and self._divisor == 1
+        return self.prescale == 1.0 and self._factor == 1.0 and self._divisor == 1 and not self._zeros
 
     def combine(self, out: Array, a: Array, b: Array) -> None:
         """out <- a (op) b. `out` has the accumulator's type, `a` and `b` that or the elements'."""
@@ -101,6 +113,8 @@ class Reduction:
         return copy
 
     def _scale(self, total: Array) -> None:
+        if self._zeros:
+            self._ufunc(total, total.dtype.type(0), out=total)
         if self._factor != 1.0:
             casting = "same_kind" if self._floating else "unsafe"
             module_of(total).multiply(total, self._factor, out=total, casting=casting)
@@ -114,6 +128,6 @@ class Reduction:
             total[...] = total.astype(np.int64) // self._divisor
 
 
-def reduction_of(signature: Signature, like: Array, count: int) -> Reduction:
-    """The reduction that an allreduce's signature asks for among `count` ranks, on arrays like `like`."""
-    return Reduction(like, signature.op, count, signature.prescale, signature.postscale)
+def reduction_of(signature: Signature, like: Array, count: int, zeros: bool = False) -> Reduction:
+    """The reduction that an operation's signature asks for; see Reduction."""
+    return Reduction(like, signature.op, count, signature.prescale, signature.postscale, zeros)

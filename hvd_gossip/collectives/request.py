@@ -18,6 +18,8 @@ from hvd_gossip.transport.endpoint import Array
 KINDS = ("allreduce", "allgather", "broadcast", "barrier", "alltoall", "reducescatter", "join")
 PROCESS_SET_KINDS = ("add_process_set", "remove_process_set")
 """What Collectives asks of the coordinator by itself; the array holds the ranks, or the number of the set."""
+JOIN, PROCESS_SET = "join", "process_set"
+"""Names of all joins, and of all that changes process sets: no other names are in flight in a process set at once."""
 BY_ROWS = ("allgather", "alltoall")
 """Their first dimensions may differ between ranks, and so are no part of what is agreed on."""
 REDUCING = ("allreduce", "reducescatter")
@@ -144,9 +146,11 @@ class Request:
         """What the other ranks must submit alike."""
         array, kind = self.array, self.kind
         if array is None:
-            return Signature(self.name, kind, process_set=self.process_set, live_only=self.live_only)
+            is_join = kind == "join"  # it waits neither for its name nor for who is gone
+            name, live_only = (JOIN, True) if is_join else (self.name, self.live_only)
+            return Signature(name, kind, process_set=self.process_set, live_only=live_only)
         if kind in PROCESS_SET_KINDS:
-            return Signature(self.name, kind, shape=tuple(array.tolist()))
+            return Signature(self.name, kind, shape=tuple(array.tolist()), live_only=True)
         device = "GPU" if is_on_device(array) else "CPU"
         shape, reduces = array.shape, kind in REDUCING
         return Signature(
@@ -224,8 +228,8 @@ class Request:
             raise self._error("bool can be neither averaged nor scaled")
         if self.kind == "reducescatter" and self.op not in (ReduceOp.AVERAGE, ReduceOp.SUM):
             raise self._error(f"only Average and Sum are supported, not {self.op.name.capitalize()}")
-        if self.op is ReduceOp.ADASUM:
-            raise NotImplementedError("op=Adasum is not built yet: use Average, Sum, Min, Max or Product")
+        if self.op is ReduceOp.ADASUM and not is_floating(dtype):
+            raise self._error(f"Adasum takes floating elements, not {dtype}")
 
     def _check_splits(self) -> None:
         if self.kind != "alltoall":
@@ -235,6 +239,8 @@ class Request:
                 "live_only has no meaning for alltoall, whose splits name every member of the process set"
             )
         self.splits = tuple(map(int, self.splits))
+        if any(abs(rows) >= 1 << 62 for rows in self.splits):
+            raise self._error(f"splits are numbers of rows, not {self.splits}")
 
 
 _PAST = {"allgather": "gathered", "alltoall": "split", "reducescatter": "scattered"}

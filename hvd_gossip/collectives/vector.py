@@ -41,6 +41,15 @@ class Vector:
         """The first array, to look up module and device."""
         return self._flats[0]
 
+    @property
+    def bounds(self) -> list[int]:
+        """Where each array begins, and where the last one ends."""
+        return [*self._starts, self.length]
+
+    def index_of(self, start: int) -> int:
+        """The array that an element lies in."""
+        return bisect_right(self._starts, start) - 1
+
     def view(self, start: int, stop: int) -> Array | None:
         """Elements [start, stop) without a copy, or None if they lie in several arrays."""
         index = bisect_right(self._starts, start) - 1

@@ -8,8 +8,10 @@ import numpy as np
 
 from hvd_gossip.collectives import Request, Sum
 from hvd_gossip.collectives.cache import ResponseCache
-from hvd_gossip.collectives.coordinator import Coordinator, State
-from hvd_gossip.collectives.wire import Abort, Answer, Define, Departed, Entry, Evict, Execute, Failure, Submission
+from hvd_gossip.collectives.coordinator import Coordinator
+from hvd_gossip.collectives.entries import Abort, Answer, Define, Departed, Entry, Evict, Execute, Failure
+from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.wire import Submission
 
 
 class Bench:

@@ -45,7 +45,7 @@ def test_survivors_go_on_among_themselves() -> None:
     world.run(tasks)
     world.run()
     for rank in range(3):
-        assert tasks[rank].result() == (pytest.approx([1, 1]), (), (0, 1, 2))
+        assert tasks[rank].result()[:3] == (pytest.approx([1, 1]), (), (0, 1, 2))
 
 
 def test_a_dead_coordinator_fails_what_is_submitted() -> None:

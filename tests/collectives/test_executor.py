@@ -35,7 +35,7 @@ class Bench:
 
     def submit(self, rank: int, sequence: int, *requests: Request, sizes: tuple[int, ...] = ()) -> list[Any]:
         parts = [Pending(request, 0.0) for request in requests]
-        self.executors[rank].submit(Operation(sequence, parts, tuple(range(self.world.size)), sizes))
+        self.executors[rank].submit(Operation(sequence, parts, tuple(range(self.world.size)), sizes, self.world.size))
         return [part.future for part in parts]
 
 
@@ -70,7 +70,7 @@ def test_every_kind() -> None:
 
 
 def test_channels_come_round() -> None:
-    operation = Operation(COLLECTIVE_COUNT + 5, [], (0,), ())
+    operation = Operation(COLLECTIVE_COUNT + 5, [], (0,), (), 1)
     assert operation.channel == COLLECTIVE_BASE + 5
 
 

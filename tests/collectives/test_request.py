@@ -59,7 +59,14 @@ def test_refused(arguments: dict[str, object], message: str) -> None:
 
 
 def test_reduction_numbers_are_horovods() -> None:
-    assert {op.name: int(op) for op in ReduceOp} == {"AVERAGE": 0, "SUM": 1, "MIN": 3, "MAX": 4, "PRODUCT": 5}
+    assert {op.name: int(op) for op in ReduceOp} == {
+        "AVERAGE": 0,
+        "SUM": 1,
+        "ADASUM": 2,
+        "MIN": 3,
+        "MAX": 4,
+        "PRODUCT": 5,
+    }
     assert Request("x", "allreduce", F32, 5).op is Product  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvd_gossip.collectives import wire
+from hvd_gossip.collectives import entries, wire
 from hvd_gossip.collectives.request import KINDS, Signature
 from hvd_gossip.errors import TransportError
 
@@ -31,14 +31,15 @@ signatures = st.builds(
     group=st.text(max_size=5),
     group_size=st.integers(0, 9),
 )
-entries: Any = st.one_of(
-    st.builds(wire.Define, words, signatures),
-    st.builds(wire.Evict, ids),
-    st.builds(wire.Answer, words, st.binary(max_size=20), sizes),
-    st.builds(wire.Execute, words, ids, sizes),
-    st.builds(wire.Failure, st.integers(0, 9), st.text(max_size=9), ids, st.booleans(), st.text(max_size=30)),
-    st.builds(wire.Departed, words, st.booleans()),
-    st.builds(wire.Abort, words, words, st.text(max_size=30)),
+ENTRIES: Any = st.one_of(
+    st.builds(entries.Define, words, signatures),
+    st.builds(entries.Evict, ids),
+    st.builds(entries.Answer, words, st.binary(max_size=20), sizes, ids),
+    st.builds(entries.Execute, words, ids, sizes, ids),
+    st.builds(entries.Failure, st.integers(0, 9), st.text(max_size=9), ids, st.booleans(), st.text(max_size=30)),
+    st.builds(entries.Departed, words, st.booleans()),
+    st.builds(entries.Abort, words, words, st.text(max_size=30)),
+    st.builds(entries.ChangeSet, st.integers(0, 9), ids, st.text(max_size=30)),
 )
 
 
@@ -48,22 +49,31 @@ def test_signature(signature: Signature) -> None:
 
 
 @given(
-    st.lists(st.builds(wire.Submission, words | signatures, st.integers(0, 2**40), st.none() | st.binary(max_size=9)))
+    st.lists(
+        st.builds(
+            wire.Submission,
+            words | signatures,
+            st.integers(0, 2**40),
+            st.none() | st.binary(max_size=9),
+            st.lists(st.integers(-(2**40), 2**40), max_size=4).map(tuple),
+        )
+    )
 )
 def test_requests(submissions: list[wire.Submission]) -> None:
     data = wire.encode_requests(submissions)
     assert wire.message_type(data) == wire.REQUESTS
     decoded = wire.decode_requests(data)
-    assert [(one.id, one.length, None if one.payload is None else bytes(one.payload)) for one in decoded] == submissions
+    plain = [one._replace(payload=None if one.payload is None else bytes(one.payload)) for one in decoded]
+    assert plain == submissions
 
 
-@given(st.lists(entries))
-def test_answers(sent: list[wire.Entry]) -> None:
-    data = wire.encode_answers(sent)
+@given(st.lists(ENTRIES))
+def test_answers(sent: list[entries.Entry]) -> None:
+    data = entries.encode_answers(sent)
     assert wire.message_type(data) == wire.ANSWERS
     received = [
-        entry._replace(payload=bytes(entry.payload)) if isinstance(entry, wire.Answer) else entry
-        for entry in wire.decode_answers(data)
+        entry._replace(payload=bytes(entry.payload)) if isinstance(entry, entries.Answer) else entry
+        for entry in entries.decode_answers(data)
     ]
     assert received == sent
     assert [type(entry) for entry in received] == [type(entry) for entry in sent]
