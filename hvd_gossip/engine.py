@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from hvd_gossip.errors import EngineError, WaitTimeoutError
 from hvd_gossip.mailslot import MailSlot
 from hvd_gossip.observe.waits import StallWatch, WaitLimits
+from hvd_gossip.placement import Placement, sharpen_timers
 from hvd_gossip.tasks import Future, Scheduler, Task, describe
 from hvd_gossip.transport.endpoint import Endpoint
 
@@ -34,7 +35,9 @@ FIRST_SLEEP = 20e-6
 URGENT_SPIN = 2e-3
 """The same while a caller waits: ranks seldom call at the same instant, and the shortest sleep of a busy machine is long."""
 URGENT_SLEEP = 50e-6
-"""The longest sleep while a caller waits."""
+"""The longest sleep while a caller waits, at first."""
+URGENT_SHARE = 0.01
+"""A long wait may become longer by so much of itself: by then somebody is late, and polling for it takes a core's time."""
 IDLE_AFTER = 0.25
 """After so long without movement the engine only listens, and may sleep `IDLE_FACTOR` times `backoff_max`."""
 IDLE_FACTOR = 4
@@ -100,6 +103,9 @@ class Engine:
         spin: seconds of looking again at once before sleeping.
         backoff_max: longest sleep, seconds, while something is under way.
         limits: after how long a caller's wait is reported, and when it fails.
+
+    Attributes:
+        placement: where the thread runs while a caller waits; `connect` may set what fits this host.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class Engine:
         self.scheduler = Scheduler(lambda task, error: self._on_failure(error, describe(task.what)))
         self.limits = limits or WaitLimits()
         self.waited = 0.0
+        self.placement = Placement()
         self.failure: EngineError | None = None
         self.endpoint: ProgressEndpoint
         self._connect = connect
@@ -181,6 +188,7 @@ class Engine:
     def wait_for(self, event: threading.Lock, what: Callable[[], str], timeout: float | None) -> None:
         """Another thread's wait for `event`'s release; the engine does not sleep long meanwhile."""
         start = time.monotonic()
+        self.placement.note_caller()
         with self._lock:
             self._waiters += 1
         self._commands.put(None)
@@ -243,9 +251,12 @@ class Engine:
             log.error("%s", failure, exc_info=error)
 
     def _main(self) -> None:
+        sharpen_timers()
         self._run_command(block=True, timeout=None)
         moved_at, sleep = time.monotonic(), FIRST_SLEEP
         while not self._stopping:
+            if self._waiters:
+                self.placement.join_caller()
             if self._turn():
                 moved_at, sleep = time.monotonic(), FIRST_SLEEP
                 continue
@@ -253,6 +264,8 @@ class Engine:
             if still < (max(self._spin, URGENT_SPIN) if self._waiters else self._spin):
                 _give_way()
                 continue
+            if not self._waiters:
+                self.placement.leave()
             if self._run_command(block=True, timeout=self._clamp(sleep, still)):
                 moved_at, sleep = time.monotonic(), FIRST_SLEEP
             sleep *= 2
@@ -269,7 +282,7 @@ class Engine:
     def _clamp(self, sleep: float, still: float) -> float:
         longest = self._backoff_max if still < IDLE_AFTER else self._backoff_max * IDLE_FACTOR
         if self._waiters:
-            longest = URGENT_SLEEP
+            longest = min(longest, max(URGENT_SLEEP, still * URGENT_SHARE))
         due = self.endpoint.next_timer()
         if due is not None:
             longest = min(longest, max(due - self.endpoint.now(), FIRST_SLEEP))

@@ -28,6 +28,7 @@ from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
 from hvd_gossip.observe.report import DataPath, print_report, report_line
 from hvd_gossip.observe.timeline import open_timeline
 from hvd_gossip.observe.waits import WaitLimits
+from hvd_gossip.placement import Placement
 from hvd_gossip.sharing import WorkSharing
 from hvd_gossip.stepper import Stepper
 from hvd_gossip.tasks import Scheduler
@@ -219,6 +220,7 @@ class Runtime:
         self.cuda_aware = is_cuda_aware(self.config.cuda_aware, self.mpi)
         self.comm = comm = _communicator(self.mpi, self._comm)
         self.world = discover(comm, self.mpi)
+        self.engine.placement = Placement(self.world.local_rank, self.world.local_size)
         return MpiEndpoint(comm.Clone(), scheduler, self.config.seed)
 
     async def _start_services(self) -> None:

@@ -1,8 +1,10 @@
 """The engine's thread over an endpoint that needs no MPI: commands, waits, failures, the end."""
 
+import os
+import sys
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,33 @@ def engine() -> Iterator[Engine]:
 
 async def value(result: int) -> int:
     return result
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are placed on Linux only")
+def test_it_runs_on_its_callers_core_while_one_waits_and_then_anywhere(engine: Engine) -> None:
+    cores = os.sched_getaffinity(0)
+    asked, answer = threading.Event(), Future[set[int]]("an answer")
+    seen: list[set[int]] = []
+
+    def ask() -> Future[set[int]]:
+        asked.set()
+        return answer
+
+    caller = threading.Thread(target=lambda: seen.append(engine.call(ask)))
+    caller.start()
+    asked.wait()
+    wait_until(engine, lambda: len(os.sched_getaffinity(0)) == 1)
+    engine.post(lambda: answer.set_result(os.sched_getaffinity(0)))
+    caller.join()
+    assert len(seen[0]) == 1
+    wait_until(engine, lambda: os.sched_getaffinity(0) == cores)
+
+
+def wait_until(engine: Engine, condition: Callable[[], bool]) -> None:
+    """Returns when a condition holds on the engine's thread."""
+    holds = threading.Event()
+    while not holds.wait(0.01):
+        engine.post(lambda: holds.set() if condition() else None)
 
 
 def test_a_coroutine_runs_on_the_engines_thread(engine: Engine) -> None:
