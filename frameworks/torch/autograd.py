@@ -1,11 +1,12 @@
 """Gradients through collective operations (Horovod's rules).
 
 The backward pass communicates under the forward operation's name with ".grad" after it; like forward, it must run on all
-ranks.
+ranks of the process set. Operations that have a grouped form are written for several tensors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -13,68 +14,132 @@ import torch
 from hvd_gossip import runtime
 from hvd_gossip.collectives import Average, Sum
 
-from .arrays import contiguous, copy_for_result
-from .submit import broadcast_into, gather, reduce_into
+from .submit import Call, Received, into_copies, into_new
+
+Tensors = tuple[torch.Tensor, ...]
 
 
 class Allreduce(torch.autograd.Function):
     """y = reduce_j(x_j); the gradient of x is the same reduction of the gradients of y."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, name: str, op: int, prescale: float, postscale: float) -> torch.Tensor:
-        ctx.arguments = name, op, prescale, postscale
-        output = copy_for_result(contiguous(tensor))
-        return reduce_into(output, output, name, op, prescale, postscale).wait()
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
+        ctx.call = call
+        return tuple([handle.wait() for handle in into_copies(call, tensors)])
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        name, op, prescale, postscale = ctx.arguments
-        if op not in (Average, Sum):
-            raise NotImplementedError(f"allreduce {name!r}: only op=Average and op=Sum have a gradient")
-        return allreduce(gradient, f"{name}.grad", op, prescale, postscale), None, None, None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        _check_linear(ctx.call)
+        fields = {key: ctx.call.fields[key] for key in ("op", "prescale", "postscale")}
+        return None, *allreduce(ctx.call.backward("allreduce", **fields), gradients)
 
 
 class Allgather(torch.autograd.Function):
     """y = concatenation of all x_j; the gradient of x is this rank's part of the average of the gradients of y."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, name: str) -> torch.Tensor:
-        result = gather(contiguous(tensor), name).wait()
-        rank = runtime.current().world.rank
-        ctx.name, ctx.start, ctx.length = name, sum(result.sizes[:rank]), result.sizes[rank]
-        return result.output
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
+        results = [handle.wait() for handle in into_new(call, tensors)]
+        ctx.call = call
+        ctx.parts = [_own_part(result) for result in results]
+        return tuple([result.output for result in results])
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        average = allreduce(gradient, f"{ctx.name}.grad", Average)
-        return average.narrow(0, ctx.start, ctx.length), None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        averages = allreduce(_averaging(ctx.call), gradients)
+        parts = zip(averages, ctx.parts, strict=True)
+        return None, *(average.narrow(0, start, length) for average, (start, length) in parts)
 
 
 class Broadcast(torch.autograd.Function):
     """y = x_root; the gradient of x is the average of the gradients of y on the root, zero elsewhere."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor, root_rank: int, name: str) -> torch.Tensor:
-        ctx.name, ctx.root_rank = name, root_rank
-        source = contiguous(tensor)
-        return broadcast_into(source, copy_for_result(source), root_rank, name).wait()
+    def forward(ctx: Any, call: Call, tensor: torch.Tensor) -> torch.Tensor:
+        ctx.call = call
+        return into_copies(call, [tensor])[0].wait()
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        average = allreduce(gradient, f"{ctx.name}.grad", Average)
-        return average if runtime.current().world.rank == ctx.root_rank else torch.zeros_like(average), None, None
+        (average,) = allreduce(_averaging(ctx.call), [gradient])
+        is_root = runtime.current().world.rank == ctx.call.fields["root_rank"]
+        return None, average if is_root else torch.zeros_like(average)
 
 
-def allreduce(tensor: torch.Tensor, name: str, op: int, prescale: float = 1.0, postscale: float = 1.0) -> torch.Tensor:
-    """The differentiable allreduce under its full name."""
-    return cast(torch.Tensor, Allreduce.apply(tensor, name, op, prescale, postscale))  # type: ignore[no-untyped-call]
+class Alltoall(torch.autograd.Function):
+    """y = all parts x_j for this rank, joined; the gradients of the parts go back to where the parts came from."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        result = into_new(call, [tensor])[0].wait()
+        received = torch.tensor(result.sizes, dtype=torch.int64)
+        ctx.call, ctx.sizes = call, result.sizes
+        ctx.mark_non_differentiable(received)
+        return result.output, received
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor, _: object) -> Any:
+        return None, alltoall(ctx.call.backward("alltoall", splits=ctx.sizes), [gradient])[0]
 
 
-def allgather(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """The differentiable allgather under its full name."""
-    return cast(torch.Tensor, Allgather.apply(tensor, name))  # type: ignore[no-untyped-call]
+class Reducescatter(torch.autograd.Function):
+    """y = this rank's rows of reduce_j(x_j); the gradient of x is all ranks' gradients of y, joined; times their number
+    for op=Sum."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
+        results = [handle.wait() for handle in into_new(call, tensors)]
+        fields = call.fields
+        ctx.call, ctx.factor = call, fields["prescale"] * fields["postscale"]
+        if fields["op"] == Sum and results:
+            ctx.factor *= len(results[0].ranks)
+        return tuple([result.output for result in results])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        _check_linear(ctx.call)
+        return None, *allgather(ctx.call.backward("allgather"), [gradient * ctx.factor for gradient in gradients])
 
 
-def broadcast(tensor: torch.Tensor, root_rank: int, name: str) -> torch.Tensor:
-    """The differentiable broadcast under its full name."""
-    return cast(torch.Tensor, Broadcast.apply(tensor, root_rank, name))  # type: ignore[no-untyped-call]
+def allreduce(call: Call, tensors: Sequence[torch.Tensor]) -> Tensors:
+    """The differentiable allreduce."""
+    return _apply(Allreduce, call, tensors)
+
+
+def allgather(call: Call, tensors: Sequence[torch.Tensor]) -> Tensors:
+    """The differentiable allgather."""
+    return _apply(Allgather, call, tensors)
+
+
+def reducescatter(call: Call, tensors: Sequence[torch.Tensor]) -> Tensors:
+    """The differentiable reducescatter."""
+    return _apply(Reducescatter, call, tensors)
+
+
+def broadcast(call: Call, tensor: torch.Tensor) -> torch.Tensor:
+    """The differentiable broadcast."""
+    return cast(torch.Tensor, Broadcast.apply(call, tensor))  # type: ignore[no-untyped-call]
+
+
+def alltoall(call: Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The differentiable alltoall of one tensor, and the number of rows that came from each rank."""
+    return cast(tuple[torch.Tensor, torch.Tensor], Alltoall.apply(call, *tensors))  # type: ignore[no-untyped-call]
+
+
+def _apply(function: type[torch.autograd.Function], call: Call, tensors: Sequence[torch.Tensor]) -> Tensors:
+    return cast(Tensors, function.apply(call, *tensors)) if tensors else ()  # type: ignore[no-untyped-call]
+
+
+def _averaging(call: Call) -> Call:
+    return call.backward("allreduce", op=Average, prescale=1.0, postscale=1.0)
+
+
+def _own_part(result: Received) -> tuple[int, int]:
+    """Where this rank's rows begin in the output, and how many they are."""
+    position = result.ranks.index(runtime.current().world.rank)
+    return sum(result.sizes[:position]), result.sizes[position]
+
+
+def _check_linear(call: Call) -> None:
+    if call.fields["op"] not in (Average, Sum):
+        raise NotImplementedError(f"{call.kind} {call.name!r}: only op=Average and op=Sum have a gradient")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,12 +13,13 @@ import torch
 
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Average
-from hvd_gossip.runtime import Runtime, current, is_initialized
+from hvd_gossip.runtime import Runtime
 
-from .gradients import start_reduction
+from .gradients import is_dense_on_its_way, no_gradient, start_reduction
 from .handles import Handle
 from .options import Options, ParamGroups
-from .strategy import Closure, Strategy, Update, parameters_of
+from .passes import CountingPasses
+from .strategy import Closure, Update
 from .submit import reduce_into
 
 R = TypeVar("R")
@@ -34,26 +34,21 @@ class _Started:
     version: int
 
 
-class GradientAveraging(Strategy):
-    """The strategy of algorithm `allreduce`. With one worker it leaves the wrapped optimizer alone, as Horovod does."""
+class GradientAveraging(CountingPasses):
+    """The strategy of algorithm `allreduce`."""
 
     def __init__(self, runtime: Runtime, options: Options, groups: ParamGroups) -> None:
-        super().__init__(runtime, options, groups)
-        self._alone = runtime.world.size == 1
-        self._stepper = runtime.stepper()
-        self._passes: dict[torch.Tensor, int] = {}
         self._started: dict[torch.Tensor, _Started] = {}
-        self._trainable: list[torch.Tensor] = []
         self._partners: dict[torch.Tensor, Sequence[torch.Tensor]] = {}
-        self._hooked: dict[torch.Tensor, Any] = {}
+        self._sparse_dims: dict[torch.Tensor, int] = {}
         self._synchronized = False
-        weakref.finalize(self, _unhook, self._hooked)
-        self._watch(groups)
+        self._stepper = runtime.stepper()
+        super().__init__(runtime, options, groups)
 
     def synchronize(self, groups: ParamGroups) -> None:
-        if not self._alone:
-            self._watch(groups)
-            for parameter in self._trainable:
+        if not self.alone:
+            self.watch(groups)
+            for parameter in self.trainable:
                 if parameter not in self._started:
                     self._start(self._partners.get(parameter, [parameter]))
             self._finish()
@@ -65,7 +60,7 @@ class GradientAveraging(Strategy):
                 self.synchronize(groups)
             self._synchronized = False
             averaged = closure
-            if synchronize and closure is not None and not self._alone:
+            if synchronize and closure is not None and not self.alone:
                 averaged = functools.partial(self._evaluate, groups, closure)
             return update(averaged)
 
@@ -79,54 +74,48 @@ class GradientAveraging(Strategy):
         return self._stepper.step(run)
 
     def before_zero_grad(self) -> None:
-        if self._started or self._passes:
-            raise AssertionError(
-                "optimizer.zero_grad() was called after loss.backward() but before optimizer.step() or "
-                "optimizer.synchronize(). This is prohibited as it can cause a race condition."
-            )
+        super().before_zero_grad()
         self._synchronized = False
 
     def reset(self) -> None:
-        self._passes.clear()
+        super().reset()
         self._started.clear()
         self._synchronized = False
 
-    def _watch(self, groups: ParamGroups) -> None:
-        """Hooks parameters that have become trainable. (Until then `synchronize` takes care of them.)"""
-        trainable = [parameter for parameter in parameters_of(groups) if parameter.requires_grad]
-        if self._alone or list(map(id, trainable)) == list(map(id, self._trainable)):
-            return
-        named = self.named(groups)
-        self._trainable = trainable
-        self._names = {parameter: name for name, parameter in named}
-        self._partners = _partners(self.options.groups, named)
-        for parameter in trainable:
-            if parameter not in self._hooked:
-                hook = functools.partial(_on_gradient, weakref.ref(self))
-                self._hooked[parameter] = parameter.register_post_accumulate_grad_hook(hook)
+    def watch(self, groups: ParamGroups) -> bool:
+        changed = super().watch(groups)
+        if changed:
+            self._partners = _partners(self.options.groups, self.named(groups))
+        return changed
 
-    def _accumulated(self, parameter: torch.Tensor) -> None:
-        """A backward pass has added to the parameter's gradient."""
-        passes = self._passes.get(parameter, 0) + 1
-        if passes > self.options.backward_passes_per_step:
-            raise AssertionError(
-                f"Gradients were computed more than backward_passes_per_step times before call to step() (parameter "
-                f"{self._names[parameter]}). Increase backward_passes_per_step to accumulate gradients locally."
-            )
-        self._passes[parameter] = passes
-        partners = [p for p in self._partners.get(parameter, [parameter]) if p.requires_grad]
-        if all(self._passes.get(p, 0) == self.options.backward_passes_per_step for p in partners):
+    def on_all_passes(self, parameter: torch.Tensor) -> None:
+        partners = self._partners.get(parameter)
+        if partners is None:
+            self._start([parameter])
+        elif all(self.has_all_passes(p) for p in partners if p.requires_grad):
             self._start(partners)
 
     def _start(self, partners: Sequence[torch.Tensor]) -> None:
-        """Starts the allreduces of parameters whose gradients travel together."""
+        """Starts the allreduces of parameters whose gradients travel together; sparse ones travel by themselves."""
         members = [p for p in partners if p.requires_grad and p not in self._started]
-        group = {"group": self._names[members[0]], "group_size": len(members)} if len(members) > 1 else {}
         for parameter in members:
-            handle = start_reduction(self._names[parameter], parameter, self.options, **group)
-            gradient = parameter.grad
-            assert gradient is not None  # start_reduction made one if there was none
-            self._started[parameter] = _Started(handle, gradient, gradient._version)
+            if parameter.grad is None:
+                parameter.grad = no_gradient(parameter, self._sparse_dims.get(parameter, 0))
+        dense = [p for p in members if is_dense_on_its_way(p, self.options)]
+        group = {"group": self._names[dense[0]], "group_size": len(dense)} if len(dense) > 1 else {}
+        for parameter in dense:
+            self._start_one(parameter, {**self.process_set, **group})
+        for parameter in members:
+            if parameter not in self._started:
+                self._start_one(parameter, self.process_set)
+
+    def _start_one(self, parameter: torch.Tensor, fields: Mapping[str, Any]) -> None:
+        gradient = parameter.grad
+        assert gradient is not None  # _start has made one if there was none
+        if gradient.is_sparse:
+            self._sparse_dims[parameter] = gradient.sparse_dim()
+        handle = start_reduction(self._names[parameter], parameter, self.options, fields)
+        self._started[parameter] = _Started(handle, gradient, gradient._version)
 
     def _finish(self) -> None:
         started = dict(self._started)
@@ -154,19 +143,7 @@ class GradientAveraging(Strategy):
 
     def _average(self, loss: torch.Tensor) -> torch.Tensor:
         name = operation_name("allreduce", f"{next(iter(self._names.values()))}.closure")
-        return reduce_into(loss, loss, name, Average).wait()
-
-
-def _on_gradient(strategy: weakref.ref[GradientAveraging], parameter: torch.Tensor) -> None:
-    living = strategy()
-    # After shutdown() step() says what is wrong; after another init() it takes care of all gradients itself.
-    if living is not None and is_initialized() and current() is living.runtime:
-        living._accumulated(parameter)
-
-
-def _unhook(hooked: dict[torch.Tensor, Any]) -> None:
-    for hook in hooked.values():
-        hook.remove()
+        return reduce_into(loss, loss, name, Average, **self.process_set).wait()
 
 
 def _partners(

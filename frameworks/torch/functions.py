@@ -12,8 +12,8 @@ from hvd_gossip.basics import operation_name, rank
 from hvd_gossip.objects import broadcast_object
 
 from .arrays import is_dense
+from .gather_ops import broadcast_async_
 from .mixing import mixing_strategies
-from .ops import broadcast_async_
 
 
 def broadcast_parameters(params: Mapping[str, Any] | Iterable[Any], root_rank: int) -> None:

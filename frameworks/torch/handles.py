@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 R = TypeVar("R")
@@ -43,6 +43,33 @@ class Handle(Generic[R]):
         return self._value
 
 
+class CallableHandle(Handle[R]):
+    """A handle that may also be called for its output, as Horovod's scripts do with `sparse_allreduce_async`."""
+
+    __slots__ = ()
+
+    def __call__(self) -> R:
+        return self.wait()
+
+
+class _Several:
+    """Several pending operations as one."""
+
+    def __init__(self, parts: Sequence[Pending]) -> None:
+        self._parts = parts
+
+    def done(self) -> bool:
+        return all(part.done() for part in self._parts)
+
+    def wait(self) -> list[Any]:
+        return [part.wait() for part in self._parts]
+
+
+def together(handles: Sequence[Handle[R]]) -> Handle[list[R]]:
+    """One handle for all of a group's; its output is the list of theirs."""
+    return Handle(_Several(handles), lambda outputs: outputs)
+
+
 def poll(handle: Handle[Any]) -> bool:
     """Whether the operation has completed, so that `synchronize` returns without blocking (Horovod's function)."""
     return _checked(handle).done()
@@ -53,6 +80,9 @@ def synchronize(handle: Handle[R]) -> R:
 
     Args:
         handle: what an `..._async` function returned. A second call returns the same output.
+
+    Returns:
+        A tensor; a list of them for a grouped operation; for `alltoall_async` a tensor and the received splits.
 
     Raises:
         HorovodInternalError: the operation failed.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from hvd_gossip.basics import process_set_id
 from hvd_gossip.collectives import Average
 from hvd_gossip.runtime import Runtime
 from hvd_gossip.worker import Worker
@@ -90,6 +91,13 @@ class ParameterMixing(Strategy):
         with self._busy("a broadcast"), self._ordered(), self._worker.paused():
             yield
 
+    @contextmanager
+    def joining(self) -> Iterator[None]:
+        """Inside, this rank may join the others: nothing else happens to the parameters meanwhile."""
+        self._flat.adopt()
+        with self._busy("join()"), self._ordered():
+            yield
+
     def release(self) -> None:
         """Ends the mixing, until the next step, and brings in what was exchanged last. Peers go on without this worker."""
         self._finalizer.detach()
@@ -111,7 +119,10 @@ class ParameterMixing(Strategy):
             settings["algorithm"] = self.options.algorithm
         with self._ordered():
             self._worker: Worker = self.runtime.attach(
-                self._flat.arrays(), training_stream=stream_of(self._device()), **settings
+                self._flat.arrays(),
+                training_stream=stream_of(self._device()),
+                process_set=process_set_id(self.options.process_set),
+                **settings,
             )
         self._finalizer = weakref.finalize(self, self.runtime.abandon, self._worker)
         self._finalizer.atexit = False

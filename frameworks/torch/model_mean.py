@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 
 from hvd_gossip import runtime
-from hvd_gossip.basics import operation_name
+from hvd_gossip.basics import operation_name, process_set_id
 from hvd_gossip.collectives import Average
 
 from .mixing import ParameterMixing, mixing_strategies
@@ -41,7 +41,7 @@ def consensus(model: torch.nn.Module) -> Iterator[None]:
             stack.enter_context(strategy.consensus())
         own = [tensor.detach().clone() for tensor in others]
         stack.callback(_restore, others, own)
-        _average(others)
+        _average(others, _process_set_of(mixing))
         yield
 
 
@@ -54,10 +54,11 @@ def consensus_distance(model: torch.nn.Module) -> float:
     mixing, others = _divide(model, list(model.parameters()))
     squared = sum(strategy.consensus_distance() ** 2 for strategy in mixing)
     means = [tensor.detach().clone() for tensor in others]
-    _average(means)
+    members = _process_set_of(mixing)
+    _average(means, members)
     own = sum(float((a.detach().double() - b.double()).square().sum()) for a, b in zip(others, means, strict=True))
     total = torch.tensor([own], dtype=torch.float64)
-    _average([total])
+    _average([total], members)
     return math.sqrt(squared + total.item())
 
 
@@ -75,7 +76,12 @@ def _divide(
     return mixing, others
 
 
-def _average(tensors: Sequence[torch.Tensor]) -> None:
+def _process_set_of(mixing: Sequence[ParameterMixing]) -> int:
+    """The number of the process set in which the model is kept together."""
+    return process_set_id(mixing[0].options.process_set) if mixing else 0
+
+
+def _average(tensors: Sequence[torch.Tensor], process_set: int) -> None:
     """Replaces the tensors by their mean over the workers that have not departed.
 
     In float64, so that the mean of equal values is that value, and a few at a time, so that this takes little memory.
@@ -85,7 +91,10 @@ def _average(tensors: Sequence[torch.Tensor]) -> None:
         sums = [
             tensor.detach().to(torch.float64, copy=True, memory_format=torch.contiguous_format) for tensor in chosen
         ]
-        handles = [reduce_into(wide, wide, operation_name("consensus", None), Average, live_only=True) for wide in sums]
+        more = {"live_only": True, "process_set": process_set}
+        handles = [
+            reduce_into(wide, wide, operation_name("consensus", None, process_set), Average, **more) for wide in sums
+        ]
         for tensor, handle in zip(chosen, handles, strict=True):
             tensor.detach().copy_(handle.wait())
 

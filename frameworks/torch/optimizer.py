@@ -18,10 +18,11 @@ import torch
 
 from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import find_algorithm
-from hvd_gossip.basics import ProcessSet, global_process_set, require_global
-from hvd_gossip.collectives import Average
+from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.collectives import Adasum, Average
 from hvd_gossip.runtime import Runtime
 
+from .adasum import AdasumOfDeltas
 from .averaging import GradientAveraging
 from .compression import Compression, Compressor
 from .mixing import ParameterMixing
@@ -45,14 +46,19 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
     def synchronize(self) -> None:
         """Returns when the communication of this step is complete: gradients may be read and changed.
 
-        With `allreduce`: waits until all gradients are averaged, zeros for parameters that have none. With gossip there
-        is nothing to wait for: gradients stay local.
+        With `allreduce`: waits until all gradients are averaged, zeros for parameters that have none. With gossip, and
+        with op=Adasum, there is nothing to wait for: gradients stay local.
         """
         self._hvd().synchronize(self.param_groups)
 
     @contextmanager
     def skip_synchronize(self) -> Iterator[None]:
-        """Inside, `step()` takes the gradients as they are: for use after `synchronize()`."""
+        """Inside, `step()` takes the gradients as they are: for use after `synchronize()`.
+
+        Raises:
+            AssertionError: with op=Adasum, which has no gradients to synchronize.
+        """
+        self._hvd().check_skip_synchronize()
         self._hvd_synchronize = False
         try:
             yield
@@ -168,12 +174,13 @@ def DistributedOptimizer(
         named_parameters: what `model.named_parameters()` gives; names gradients on their way. Default: by position.
         compression: a member of `Compression`; the type that gradients travel in. `allreduce` only.
         backward_passes_per_step: backward passes before each `step()`; their gradients add up (they are not divided).
-        op: Average or Sum, Min, Max, Product of the gradients. Gossip knows Average only.
+        op: Average or Sum, Min, Max, Product of the gradients; or Adasum of what the ranks' own steps would change, for
+            which `synchronize()` does nothing and `skip_synchronize()` raises. Gossip knows Average only.
         gradient_predivide_factor: with Average, gradients are divided by it before the sum, and by size / it after.
         num_groups: deprecated by Horovod; use `groups`.
         groups: gradients that travel together: a number of groups, or lists of parameters. A hint; `allreduce` only.
         sparse_as_dense: sparse gradients travel as dense ones. Otherwise their indices and values are gathered.
-        process_set: only the global one.
+        process_set: the ranks that keep their replicas together. A rank outside of it steps by itself.
         algorithm, topology, settings: override the configuration for this optimizer; names as for `init()`.
 
     Returns:
@@ -182,11 +189,11 @@ def DistributedOptimizer(
 
     Raises:
         NotInitializedError: before `init()`. ConfigError: an unknown algorithm or setting. ValueError: parameters
-        without names, names twice, options that contradict each other or the algorithm. NotImplementedError: Adasum.
+        without names, names twice, options that contradict each other or the algorithm, a process set that is not
+        registered. NotImplementedError: Adasum in a process set.
     """
     if isinstance(optimizer, DistributedOptimizerMixin):
         raise ValueError("the optimizer is distributed already: pass the plain torch optimizer")
-    require_global(process_set)
     now = runtime.current()
     names = name_parameters(optimizer.param_groups, named_parameters)
     options = Options(
@@ -197,6 +204,7 @@ def DistributedOptimizer(
         gradient_predivide_factor=gradient_predivide_factor,
         groups=name_groups(groups, num_groups, names),
         sparse_as_dense=sparse_as_dense,
+        process_set=process_set,
         algorithm=algorithm,
         settings={key: value for key, value in {"topology": topology, **settings}.items() if value is not None},
     )
@@ -222,7 +230,9 @@ def _wrap(optimizer: torch.optim.Optimizer, options: Options, strategy: Strategy
 
 def _make_strategy(now: Runtime, options: Options, groups: ParamGroups) -> Strategy:
     algorithm = find_algorithm(options.algorithm or now.config.algorithm)
-    kind = GradientAveraging if algorithm.averages == "gradients" else ParameterMixing
+    if algorithm.averages != "gradients" and options.process_set.included():
+        return ParameterMixing(now, options, groups)
+    kind = AdasumOfDeltas if options.op == Adasum and now.world.size > 1 else GradientAveraging
     return kind(now, options, groups)
 
 

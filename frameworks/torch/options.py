@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from hvd_gossip.collectives import Average
+from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.collectives import Adasum, Average, ReduceOp
 
 from .compression import Compression, Compressor
-from .ops import check_op
 
 ParamGroups = Sequence[Mapping[str, Any]]
 Groups = int | Sequence[Sequence[torch.Tensor]] | None
@@ -37,6 +37,7 @@ class Options:
     gradient_predivide_factor: float = 1.0
     groups: int | tuple[tuple[str, ...], ...] | None = None
     sparse_as_dense: bool = False
+    process_set: ProcessSet = global_process_set
     algorithm: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,9 +45,11 @@ class Options:
         passes = self.backward_passes_per_step
         if passes < 1 or passes != int(passes):
             raise ValueError(f"backward_passes_per_step must be a positive integer, not {passes!r}")
-        check_op(self.op)
+        ReduceOp(self.op)
         if self.gradient_predivide_factor != 1.0 and self.op != Average:
             raise ValueError("gradient_predivide_factor not supported with op != Average")
+        if self.op == Adasum and self.process_set is not global_process_set:
+            raise NotImplementedError("Adasum does not support non-global process sets yet.")
 
     def with_passes(self, passes: int) -> Options:
         """The same with another `backward_passes_per_step`."""

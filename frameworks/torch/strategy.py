@@ -65,6 +65,9 @@ class Strategy(ABC):
             synchronize: False inside `skip_synchronize()`.
         """
 
+    def check_skip_synchronize(self) -> None:
+        """Called when `skip_synchronize()` is entered; raises AssertionError if that is not supported."""
+
     def before_zero_grad(self) -> None:
         """Called before gradients are cleared; raises AssertionError if they must not be now."""
 

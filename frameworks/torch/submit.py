@@ -2,22 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from hvd_gossip import runtime
+from hvd_gossip.basics import ProcessSet, operation_name, process_set_id
 from hvd_gossip.collectives import Request
 
-from .arrays import as_array, as_tensor, ordered
-from .handles import Handle
+from .arrays import as_array, as_tensor, contiguous, copy_for_result, ordered
+from .handles import Handle, Pending
 
 
-class Gathered(NamedTuple):
-    """All ranks' tensors joined, and the first dimension of each one's."""
+class Received(NamedTuple):
+    """An output whose length the ranks together decide.
+
+    Attributes:
+        sizes: rows of each rank's part, in the order of `ranks`, the ranks that took part.
+    """
 
     output: torch.Tensor
     sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What all tensors of one call of an operation have in common.
+
+    Attributes:
+        kind: as in Request.
+        name: the operation's full name.
+        fields: further fields of the requests.
+        grouped: the tensors are negotiated as a whole, under names with "_1of3"... appended (Horovod's).
+    """
+
+    kind: str
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    grouped: bool = False
+
+    def backward(self, kind: str, **fields: Any) -> Call:
+        """The call in the backward pass: under the same name with ".grad", over the same process set."""
+        return Call(kind, f"{self.name}.grad", {"process_set": self.fields["process_set"], **fields}, self.grouped)
+
+    def each(self, count: int) -> Iterator[dict[str, Any]]:
+        """The fields of the requests of `count` tensors."""
+        for number in range(1, count + 1):
+            if self.grouped:
+                name = f"{self.name}_{number}of{count}"
+                yield {"kind": self.kind, "name": name, "group": self.name, "group_size": count, **self.fields}
+            else:
+                yield {"kind": self.kind, "name": self.name, **self.fields}
+
+
+def make_call(kind: str, name: str | None, process_set: ProcessSet, *, grouped: bool = False, **fields: Any) -> Call:
+    """The call of an operation by a user.
+
+    The number of an unnamed operation is taken before anything is checked: a rank that fails stays in step with the others.
+
+    Raises:
+        NotInitializedError: before `init()`. ValueError: this rank is not in the process set, or it is not registered.
+    """
+    number = process_set_id(process_set)
+    full_name = operation_name(f"grouped_{kind}" if grouped else kind, name, number)
+    return Call(kind, full_name, {"process_set": number, **fields}, grouped)
+
+
+def into_copies(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
+    """Starts an operation whose outputs are new tensors like its inputs."""
+    outputs = [copy_for_result(contiguous(tensor)) for tensor in tensors]
+    started = _start(call, outputs, outputs)
+    return [_gives(pending, output) for pending, output in zip(started, outputs, strict=True)]
+
+
+def in_place(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
+    """Starts an operation that overwrites its inputs."""
+    targets = list(tensors)
+    work = [contiguous(tensor) for tensor in targets]
+    started = _start(call, work, work)
+    return [_overwrites(pending, *pair) for pending, pair in zip(started, zip(targets, work, strict=True), strict=True)]
+
+
+def into_new(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[Received]]:
+    """Starts an operation whose outputs have another number of rows than its inputs."""
+    started = _start(call, [contiguous(tensor) for tensor in tensors])
+    return [Handle(pending, _received) for pending in started]
+
+
+def new_outputs(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
+    """As `into_new`, for who wants the outputs alone."""
+    return [Handle(handle, lambda received: received.output) for handle in into_new(call, tensors)]
 
 
 def reduce_into(
@@ -29,26 +106,42 @@ def reduce_into(
     postscale: float = 1.0,
     **more: Any,
 ) -> Handle[torch.Tensor]:
-    """Submits an allreduce of contiguous tensors (`output` may be `source`) under its full name."""
-    request = {"kind": "allreduce", "op": op, "prescale": prescale, "postscale": postscale, **more}
-    return _submit(source, output, name, request)
+    """Submits an allreduce of one contiguous tensor (`output` may be `source`) under its full name."""
+    fields = {"kind": "allreduce", "name": name, "op": op, "prescale": prescale, "postscale": postscale, **more}
+    return _gives(runtime.current().submit(_request(source, output, fields)), output)
 
 
-def broadcast_into(source: torch.Tensor, output: torch.Tensor, root_rank: int, name: str) -> Handle[torch.Tensor]:
-    """Submits a broadcast of contiguous tensors (`output` may be `source`) under its full name."""
-    return _submit(source, output, name, {"kind": "broadcast", "root_rank": root_rank})
+def _start(call: Call, sources: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] = ()) -> list[Pending]:
+    """Submits one request a tensor. All are made, and so checked, before the first is submitted."""
+    now = runtime.current()
+    into = outputs or [None] * len(sources)
+    requests = [_request(*one) for one in zip(sources, into, call.each(len(sources)), strict=True)]
+    return [now.submit(request) for request in requests]
 
 
-def gather(source: torch.Tensor, name: str) -> Handle[Gathered]:
-    """Submits an allgather of a contiguous tensor under its full name."""
-    with ordered(source.device):
-        pending = runtime.current().submit(Request(name=name, kind="allgather", array=as_array(source)))
-    return Handle(pending, lambda result: Gathered(as_tensor(result.output), result.sizes))
-
-
-def _submit(source: torch.Tensor, output: torch.Tensor, name: str, request: dict[str, Any]) -> Handle[torch.Tensor]:
+def _request(source: torch.Tensor, output: torch.Tensor | None, fields: Mapping[str, Any]) -> Request:
     with ordered(source.device):
         array = as_array(source)
-        into = array if output is source else as_array(output)
-        pending = runtime.current().submit(Request(name=name, array=array, output=into, **request))
+        into = array if output is source else None if output is None else as_array(output)
+        return Request(array=array, output=into, **fields)
+
+
+def _received(result: Any) -> Received:
+    return Received(as_tensor(result.output), tuple(result.sizes), tuple(result.ranks))
+
+
+def _gives(pending: Pending, output: torch.Tensor) -> Handle[torch.Tensor]:
     return Handle(pending, lambda _: output)
+
+
+def _overwrites(pending: Pending, tensor: torch.Tensor, work: torch.Tensor) -> Handle[torch.Tensor]:
+    """A handle whose output is the user's tensor, with the result in it."""
+
+    def finish(_: object) -> torch.Tensor:
+        if work is not tensor:
+            tensor.detach().copy_(work)
+        elif not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)  # so that autograd sees that saved values are gone
+        return tensor
+
+    return Handle(pending, finish)

@@ -14,11 +14,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.mpi import Completed, report, run_ranks
 
 FOLDER = Path(__file__).parent
 WAIT_TIMEOUT = "20"
 """Seconds after which a rank that is left alone by the others gives up."""
+RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+"""Numbers of ranks; odd and prime ones, for assumptions about powers of two."""
 
 
 def checks_in(file: str) -> list[str]:
@@ -42,8 +46,12 @@ def outcomes(file: str, n: int, timeout: float) -> Completed:
     return run_ranks(n, FOLDER / file, env=environment, timeout=timeout, launcher=launcher, check=False)
 
 
-def run_checks(namespace: Mapping[str, Any]) -> None:
-    """In a rank: runs the checks and reports. For the end of a file of checks."""
+def run_checks(namespace: Mapping[str, Any], **settings: Any) -> None:
+    """In a rank: runs the checks and reports. For the end of a file of checks.
+
+    Args:
+        settings: arguments of `init`.
+    """
     import hvd_gossip.torch as hvd
 
     warnings_are_errors()
@@ -51,7 +59,7 @@ def run_checks(namespace: Mapping[str, Any]) -> None:
     checks: dict[str, Callable[[], None]] = {
         name: check for name, check in namespace.items() if name.startswith("check_") and only in name
     }
-    hvd.init()
+    hvd.init(**settings)
     results: dict[str, str] = {}
     for name, check in checks.items():
         try:

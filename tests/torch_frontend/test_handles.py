@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hvd_gossip.torch.handles import Handle, poll, synchronize
+from hvd_gossip.torch.handles import CallableHandle, Handle, poll, synchronize, together
 
 from hvd_gossip.errors import HorovodInternalError
 
@@ -61,3 +61,26 @@ def test_handles_can_be_chained() -> None:
 def test_other_things_are_no_handles() -> None:
     with pytest.raises(TypeError, match="not NoneType"):
         poll(None)  # type: ignore[arg-type]
+
+
+def test_a_group_is_done_when_all_of_it_is() -> None:
+    one, other = Operation(), Operation()
+    handle = together([Handle(one, str), Handle(other, str)])
+    one.complete = True
+    assert not poll(handle)
+    other.complete = True
+    assert poll(handle)
+    assert synchronize(handle) == ["20", "20"]
+    assert synchronize(handle) == ["20", "20"]
+    assert (one.waits, other.waits) == (1, 1)
+
+
+def test_an_empty_group_is_done() -> None:
+    handle = together([])
+    assert poll(handle)
+    assert synchronize(handle) == []
+
+
+def test_some_handles_can_be_called() -> None:
+    handle = CallableHandle(Operation(), str)
+    assert handle() == synchronize(handle) == "20"

@@ -70,8 +70,8 @@ def test_backward_passes_are_counted_from_one(passes: int) -> None:
 
 
 def test_operations_are_checked() -> None:
-    with pytest.raises(NotImplementedError, match="Adasum"):
-        Options(op=hvd.Adasum)
+    with pytest.raises(NotImplementedError, match="Adasum does not support non-global process sets"):
+        Options(op=hvd.Adasum, process_set=hvd.ProcessSet([0]))
     with pytest.raises(ValueError, match="99"):
         Options(op=99)
     with pytest.raises(ValueError, match="gradient_predivide_factor not supported with op != Average"):
