@@ -5,6 +5,7 @@
 This file is the public API.
 """
 
+from hvd_gossip.torch import elastic as elastic
 from hvd_gossip.torch.compression import Compression as Compression
 from hvd_gossip.torch.functions import broadcast_optimizer_state as broadcast_optimizer_state
 from hvd_gossip.torch.functions import broadcast_parameters as broadcast_parameters
@@ -39,6 +40,7 @@ from hvd_gossip.torch.scatter_ops import grouped_reducescatter_async as grouped_
 from hvd_gossip.torch.scatter_ops import reducescatter as reducescatter
 from hvd_gossip.torch.scatter_ops import reducescatter_async as reducescatter_async
 from hvd_gossip.torch.sparse import sparse_allreduce_async as sparse_allreduce_async
+from hvd_gossip.torch.sync_batch_norm import SyncBatchNorm as SyncBatchNorm
 
 from hvd_gossip.basics import ProcessSet as ProcessSet
 from hvd_gossip.basics import add_process_set as add_process_set
