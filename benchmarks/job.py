@@ -54,19 +54,15 @@ def run_ranks(module: str, ranks: int, options: Options, **arguments: object) ->
         JobFailed: a rank failed, ran out of time, or returned nothing.
     """
     from hvd_gossip.launch.launcher import launch  # the ranks import this module, and need no launcher
+    from hvd_gossip.launch.plan import make_plan
 
     name = f"benchmarks.ranks.{module}"
     told = {"options": asdict(options), "arguments": arguments}
     with tempfile.TemporaryDirectory(prefix="hvd-bench-") as directory, Path(directory, "output").open("w+b") as output:
         Path(directory, "told.json").write_text(json.dumps(told))
-        result = launch(
-            ranks,
-            [sys.executable, "-m", name, directory],
-            {"threads_per_rank": 1},
-            environ=_environment(),
-            stdout=output,
-            stderr=output,
-        )
+        command = [sys.executable, "-m", name, directory]
+        plan = make_plan(ranks, command, {"threads_per_rank": 1}, environ=_environment())
+        result = launch(plan, stdout=output, stderr=output)
         if result.stopped_by:
             raise KeyboardInterrupt
         results = _results(Path(directory))

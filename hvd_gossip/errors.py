@@ -37,6 +37,18 @@ class LaunchError(HvdGossipError, RuntimeError):
     """The ranks cannot be started, or were started in a way in which they cannot find each other; what to do is said."""
 
 
+class RankFailedError(HvdGossipError, RuntimeError):
+    """A rank of `hvd_gossip.run` raised, or ended without a result; the message holds its traceback.
+
+    Attributes:
+        rank: which one, or None if that is not known. `__cause__` is what it raised, where that can be pickled.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+
 class NotInitializedError(HvdGossipError, ValueError):
     """The package was used before `init()` or after `shutdown()`."""
 

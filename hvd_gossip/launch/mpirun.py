@@ -5,17 +5,22 @@ from __future__ import annotations
 import enum
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from hvd_gossip.errors import LaunchError
+from hvd_gossip.errors import ConfigError, LaunchError
+from hvd_gossip.launch.allocation import as_open_mpi_5
 from hvd_gossip.launch.hosts import Host
 
 VERSION_TIMEOUT = 30.0
 NAMES = ("mpirun", "mpiexec")
+_SINGLE_DASH = re.compile(r"-[a-z][a-z]{2,}[a-z-]*")
 
 
 class Flavour(enum.Enum):
@@ -24,6 +29,13 @@ class Flavour(enum.Enum):
     OPEN_MPI_5 = "Open MPI 5"
     OPEN_MPI_4 = "Open MPI 4"
     MPICH = "MPICH"
+
+
+_SSH_ARGS = {
+    Flavour.OPEN_MPI_5: ("PRTE_MCA_plm_ssh_args", "OMPI_MCA_plm_rsh_args"),
+    Flavour.OPEN_MPI_4: ("OMPI_MCA_plm_rsh_args",),
+    Flavour.MPICH: ("HYDRA_LAUNCHER_EXTRA_ARGS",),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,10 @@ class Job:
         oversubscribe: more ranks than cores or slots are intended.
         exported: names of the environment variables that the ranks need.
         mpi_args: the user's own arguments; they replace ours of the same name.
+        binding: what says where ranks run in a machine; None: nothing binds them, and slots are filled in their order.
+        interfaces: the network interfaces to use; none: the launcher's choice.
+        ssh_args: further arguments of ssh.
+        tcp: messages between hosts go over TCP only.
         as_root: this user is root, which Open MPI refuses unless told.
     """
 
@@ -62,7 +78,16 @@ class Job:
     oversubscribe: bool = False
     exported: tuple[str, ...] = ()
     mpi_args: tuple[str, ...] = ()
+    binding: tuple[str, ...] | None = None
+    interfaces: tuple[str, ...] = ()
+    ssh_args: tuple[str, ...] = ()
+    tcp: bool = False
     as_root: bool = False
+
+    @property
+    def own_args(self) -> tuple[str, ...]:
+        """The user's own words."""
+        return (*(self.binding or ()), *self.mpi_args)
 
 
 def find_mpirun(path: str | None = None) -> Mpirun:
@@ -97,31 +122,89 @@ def identify(text: str, path: str) -> tuple[Flavour, str]:
 
 
 def build_command(mpirun: Mpirun, job: Job) -> list[str]:
-    """The command that starts the job."""
+    """The command that starts the job.
+
+    Raises:
+        ConfigError: this launcher cannot do something that is asked for.
+    """
     arguments = _mpich(job) if mpirun.flavour is Flavour.MPICH else _open_mpi(mpirun, job)
     return [mpirun.path, *arguments, *job.command]
 
 
+def variables(mpirun: Mpirun, job: Job, environ: Mapping[str, str]) -> dict[str, str]:
+    """What the launcher is told by variables: what has no argument, and what others told an older version of it."""
+    if mpirun.flavour is Flavour.OPEN_MPI_5:
+        return as_open_mpi_5(environ)
+    if mpirun.flavour is Flavour.OPEN_MPI_4:
+        return {}
+    network = {"FI_PROVIDER": "tcp", "UCX_TLS": "tcp,self,sm"} if job.tcp else {}  # whichever this build talks through
+    return network | ({_SSH_ARGS[Flavour.MPICH][0]: shlex.join(job.ssh_args)} if job.ssh_args else {})
+
+
+def ssh_args(mpirun: Mpirun, environ: Mapping[str, str], port: int | None, identity: str | None) -> tuple[str, ...]:
+    """Arguments of ssh for a port and a file with a key, after those that a variable already says; none for neither."""
+    own = [*(["-p", str(port)] if port else []), *(["-i", identity] if identity else [])]
+    before = next((environ[name] for name in _SSH_ARGS[mpirun.flavour] if name in environ), "")
+    return (*shlex.split(before), *own) if own else ()
+
+
+def ssh_agent(mpirun: Mpirun, job: Job, environ: Mapping[str, str]) -> str:
+    """What the launcher reaches other hosts with: "ssh", or what the user or the MPI operator says."""
+    names = ("plm_ssh_agent", "plm_rsh_agent", "-launcher-exec", "--launcher-exec")
+    given = [value for name, value in pairwise(job.mpi_args) if name in names]
+    told = [
+        environ.get(f"PRTE_MCA_{names[0]}"),
+        environ.get(f"OMPI_MCA_{names[1]}"),
+        environ.get("HYDRA_LAUNCHER_EXEC"),
+    ]
+    return next(filter(None, given + told), "ssh")
+
+
 def _open_mpi(mpirun: Mpirun, job: Job) -> list[str]:
     five = mpirun.flavour is Flavour.OPEN_MPI_5
+    own = _double_dashes(job.own_args) if five else list(job.own_args)
     arguments = ["--allow-run-as-root"] if job.as_root else []
     arguments += ["-n", str(job.np), *_hosts("--host", job)]
     if five:
-        arguments += _unless_given(job, "--map-by", "slot:OVERSUBSCRIBE" if job.oversubscribe else "slot")
+        arguments += _mapping_5(job)
         arguments += _unless_given(job, "--output", ":raw")  # or a progress bar is held back until its line ends
     else:
-        arguments += _unless_given(job, "--map-by", "slot") + ["--oversubscribe"] * job.oversubscribe
-    arguments += _unless_given(job, "--bind-to", "none")
-    if five and mpirun.in_environment and "osc" not in job.mpi_args:
+        arguments += _unless_bound(job, "--map-by", "slot") + ["--oversubscribe"] * job.oversubscribe
+    arguments += _unless_bound(job, "--bind-to", "none")
+    if five and mpirun.in_environment and "osc" not in own:
         arguments += ["--mca", "osc", "^ucx"]  # the wheel's, without devices for UCX, complains of every MPI window
+    arguments += _open_mpi_network(job, five)
     for name in job.exported:
         arguments += ["-x", name]
-    return arguments + list(job.mpi_args)
+    return arguments + own
+
+
+def _mapping_5(job: Job) -> list[str]:
+    if job.oversubscribe:
+        return _unless_given(job, "--map-by", ":OVERSUBSCRIBE" if job.binding is not None else "slot:OVERSUBSCRIBE")
+    return _unless_bound(job, "--map-by", "slot")
+
+
+def _open_mpi_network(job: Job, five: bool) -> list[str]:
+    arguments = []
+    if job.interfaces:
+        names = ",".join(job.interfaces)
+        arguments += ["--mca", "btl_tcp_if_include", names]
+        arguments += ["--prtemca", "prte_if_include", names] if five else ["--mca", "oob_tcp_if_include", names]
+    if job.tcp:
+        arguments += ["--mca", "pml", "ob1", "--mca", "btl", f"tcp,{'sm' if five else 'vader'},self"]
+    if job.ssh_args:
+        text = shlex.join(job.ssh_args)
+        arguments += ["--prtemca", "plm_ssh_args", text] if five else ["--mca", "plm_rsh_args", text]
+    return arguments
 
 
 def _mpich(job: Job) -> list[str]:
-    arguments = [*_unless_given(job, "-bind-to", "none"), *_hosts("-hosts", job)]
-    return [*arguments, "-genvall", *job.mpi_args, "-n", str(job.np)]
+    if len(job.interfaces) > 1:
+        raise ConfigError(f"MPICH uses one network interface: name one of {', '.join(job.interfaces)}")
+    arguments = [*_unless_bound(job, "-bind-to", "none"), *_hosts("-hosts", job)]
+    arguments += ["-iface", *job.interfaces] if job.interfaces else []
+    return [*arguments, "-genvall", *job.own_args, "-n", str(job.np)]
 
 
 def _hosts(flag: str, job: Job) -> list[str]:
@@ -129,8 +212,17 @@ def _hosts(flag: str, job: Job) -> list[str]:
 
 
 def _unless_given(job: Job, flag: str, value: str) -> list[str]:
-    given = any(argument.lstrip("-").partition("=")[0] == flag.lstrip("-") for argument in job.mpi_args)
+    given = any(argument.lstrip("-").partition("=")[0] == flag.lstrip("-") for argument in job.own_args)
     return [] if given else [flag, value]
+
+
+def _unless_bound(job: Job, flag: str, value: str) -> list[str]:
+    return _unless_given(job, flag, value) if job.binding is None else []
+
+
+def _double_dashes(words: Sequence[str]) -> list[str]:
+    """As Open MPI 5 wants its options; Horovod's documentation still writes them as Open MPI 4 took them (-bind-to)."""
+    return [f"-{word}" if _SINGLE_DASH.fullmatch(word) else word for word in words]
 
 
 def _which(directory: str | None) -> str | None:

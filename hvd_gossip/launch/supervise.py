@@ -40,10 +40,16 @@ class Patience:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the MPI launcher ended: its exit code (negative: a signal), and the signal that stopped the job, if any."""
+    """How the MPI launcher ended: its exit code (negative: a signal), and why it was told to.
+
+    Attributes:
+        stopped_by: the signal that stopped the job, if any.
+        late: ranks had not started in time.
+    """
 
     returncode: int
     stopped_by: int | None
+    late: bool = False
 
 
 class Supervisor:
@@ -53,10 +59,13 @@ class Supervisor:
         np: how many ranks it starts.
         patience: the time limits.
         end_on_failure: whether one failed rank ends the job, whatever this MPI does of itself.
+        start_timeout: seconds after which the job is ended unless each rank's agent has called; 0: never.
     """
 
-    def __init__(self, np: int, patience: Patience, end_on_failure: bool = True) -> None:
+    def __init__(self, np: int, patience: Patience, end_on_failure: bool = True, start_timeout: float = 0.0) -> None:
         self._np, self._patience, self._end_on_failure = np, patience, end_on_failure
+        self._start_timeout, self._late = start_timeout, False
+        self._start_by: float | None = None
         self._events: queue.SimpleQueue[int | RankEnd | None] = queue.SimpleQueue()
         self._steps: deque[tuple[Callable[[], None], float]] = deque()
         self._deadline: float | None = None
@@ -89,18 +98,19 @@ class Supervisor:
                 start_new_session=True,
             )
             threading.Thread(target=self._await_end, args=[process], name="mpirun", daemon=True).start()
+            self._start_by = time.monotonic() + self._start_timeout if self._start_timeout else None
             try:
                 self._watch(process, agents)
             finally:
                 self._leave_nothing(process, agents)
-        return Outcome(process.returncode, self._stopped_by)
+        return Outcome(process.returncode, self._stopped_by, self._late)
 
     def _watch(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
         while True:
             try:
                 event = self._events.get(timeout=self._remaining())
             except queue.Empty:
-                self._harder()
+                self._when_due(process, agents)
                 continue
             if event is None:
                 return
@@ -108,6 +118,16 @@ class Supervisor:
                 self._on_failure(process, agents)
             else:
                 self._on_signal(event, process, agents)
+
+    def _when_due(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        if self._start_by is None or time.monotonic() < self._start_by:
+            self._harder()
+            return
+        self._start_by = None
+        if len(agents.seen) < self._np:
+            self._late = True
+            self._plan(signal.SIGTERM, process, agents)
+            self._harder()
 
     def _on_failure(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
         if self._end_on_failure and self._deadline is None:
@@ -121,6 +141,7 @@ class Supervisor:
         self._harder()  # at once; and a second signal does not wait for what the first one does
 
     def _plan(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        self._start_by = None
         self._steps = deque(
             [
                 (partial(self._deliver, number, process, agents), self._patience.stop),
@@ -142,9 +163,9 @@ class Supervisor:
             process.send_signal(number)
 
     def _remaining(self) -> float | None:
-        if self._deadline is None or not self._steps:
-            return None
-        return max(0.0, self._deadline - time.monotonic())
+        due = [self._start_by, self._deadline if self._steps else None]
+        known = [at for at in due if at is not None]
+        return max(0.0, min(known) - time.monotonic()) if known else None
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import re
-import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from hvd_gossip.compat import VERSION
 from hvd_gossip.config import SETTINGS
 from hvd_gossip.launch import cli
 from hvd_gossip.launch.hosts import Host
 from hvd_gossip.launch.launcher import LaunchResult
 from hvd_gossip.launch.plan import AGENT, Plan
-from hvd_gossip.launch.reports import RankEnd
-from hvd_gossip.launch.supervise import Patience
 from hvd_gossip.topology import TOPOLOGIES
 from hvd_gossip.version import __version__
-
-FIRST = RankEnd(2, "node7", 4242, -9, False, 12.34, ("epoch 3", "dying"))
 
 
 @pytest.fixture
@@ -28,16 +24,16 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """What would have been run, instead of running it."""
     made: list[Plan] = []
 
-    def note(plan: Plan, patience: Patience) -> LaunchResult:
+    def note(plan: Plan) -> LaunchResult:
         made.append(plan)
         return result()
 
-    monkeypatch.setattr(cli, "execute", note)
+    monkeypatch.setattr(cli, "launch", note)
     return made
 
 
-def result(exit_code: int = 0, *ends: RankEnd, stopped_by: int | None = None) -> LaunchResult:
-    return LaunchResult(exit_code, ends, stopped_by, ("mpirun",), 20.0)
+def result(exit_code: int = 0) -> LaunchResult:
+    return LaunchResult(exit_code, (), None, ("mpirun",), 20.0)
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -133,6 +129,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"hvd-gossip {__version__}\n"
 
 
+def test_horovodrun_is_the_same_under_its_own_name(plans: list[Plan], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-np", "2", "--autotune", "sh"], program=cli.HOROVODRUN) == 0
+    assert capsys.readouterr().err.startswith("horovodrun: --autotune has no effect here: ")
+    with pytest.raises(SystemExit):
+        cli.main(["--version"], program=cli.HOROVODRUN)
+    assert capsys.readouterr().out == f"{VERSION}\n"
+
+
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--list-algorithms"]) == 0
     algorithms = capsys.readouterr().out
@@ -154,27 +158,6 @@ def test_verbose_shows_the_command_and_the_environment_without_others_secrets(
     assert "  OMP_NUM_THREADS=" in said
     assert "WANDB_API_KEY" in said
     assert "a-secret" not in said
-
-
-def test_a_failure_is_described_by_who_where_why_and_the_last_words() -> None:
-    later = RankEnd(0, "node1", 1, 1, False, 13.0, ("consequence",))
-    told = RankEnd(1, "node1", 2, -15, True, 12.0, ())
-    assert cli.describe_failure(result(137, told, FIRST, later)).splitlines() == [
-        "hvd-gossip-run: rank 2 on node7 failed first, after 12.3 s: signal 9 (SIGKILL)",
-        "hvd-gossip-run: then failed rank 0",
-        "hvd-gossip-run: the end of rank 2's output:",
-        "  epoch 3",
-        "  dying",
-    ]
-
-
-def test_a_job_that_was_stopped_has_no_culprit() -> None:
-    text = cli.describe_failure(result(130, FIRST, stopped_by=signal.SIGINT))
-    assert text == "hvd-gossip-run: stopped by SIGINT after 20.0 s"
-
-
-def test_when_no_rank_could_say_anything_mpi_s_code_is_what_is_known() -> None:
-    assert "exit code 6 after 20.0 s, before any rank's end was seen" in cli.describe_failure(result(6))
 
 
 def test_a_real_failure_ends_the_program_with_its_code(capfd: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from hvd_gossip.errors import ConfigError
 from hvd_gossip.launch.hosts import Host
 from hvd_gossip.launch.launcher import LaunchResult, launch
 from hvd_gossip.launch.mpirun import Flavour, find_mpirun
+from hvd_gossip.launch.plan import Output, make_plan
 from hvd_gossip.launch.supervise import Patience
 from tests.launch.conftest import launchers
 from tests.launch.waiting import gone, marked, number_in, until
@@ -53,10 +54,11 @@ class Launches:
     ) -> LaunchResult:
         script = self.folder / "script.py"
         script.write_text(self.source(body))
+        running = {name: more.pop(name) for name in ("patience", "end_on_failure") if name in more}
+        environ = self.environ() | dict(env or {})
+        plan = make_plan(np, [str(script), *args], mpirun=self.mpirun, environ=environ, **more)
         try:
-            return launch(
-                np, [str(script), *args], mpirun=self.mpirun, environ=self.environ() | dict(env or {}), **more
-            )
+            return launch(plan, **running)
         finally:
             self.output, self.errors = self._capfd.readouterr()
 
@@ -270,6 +272,52 @@ def test_progress_bars_arrive_on_a_terminal_before_their_line_ends(start: Launch
             shown += os.read(reader, 1000)
     os.close(reader)
     assert launcher.returncode == 0
+
+
+def test_output_goes_to_files_as_well(start: Launches) -> None:
+    """Horovod's --output-filename: FOLDER/rank.N/stdout and stderr, N padded."""
+    body = "print('to stdout of', rank); print('to stderr of', rank, file=sys.stderr)"
+    assert start(11, body, output=Output(str(start.folder / "logs"))).exit_code == 0
+    folders = [start.folder / "logs" / f"rank.{rank:02}" for rank in range(11)]
+    assert [(folder / "stdout").read_text() for folder in folders] == [f"to stdout of {rank}\n" for rank in range(11)]
+    assert [(folder / "stderr").read_text() for folder in folders] == [f"to stderr of {rank}\n" for rank in range(11)]
+    assert sorted(start.output.splitlines()) == sorted(f"to stdout of {rank}" for rank in range(11))
+
+
+def test_output_that_cannot_be_written_is_an_error_of_the_rank(start: Launches) -> None:
+    (start.folder / "logs").touch()
+    done = start(1, "(folder / 'ran').touch()", output=Output(str(start.folder / "logs" / "run")))
+    assert done.exit_code != 0
+    assert f"{start.folder}/logs/run/rank.0 cannot be written on" in start.errors
+    assert not (start.folder / "ran").exists()
+
+
+def test_lines_begin_with_the_time(start: Launches) -> None:
+    assert start(2, "print('one\\ntwo')", output=Output(timestamps=True)).exit_code == 0
+    lines = start.output.splitlines()
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (one|two)", line) for line in lines)
+    assert len(lines) == 4
+
+
+def idle_mpirun(folder: Path, then: str) -> str:
+    """Something that says it is mpirun, and starts no rank."""
+    path = folder / "mpirun"
+    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec echo "mpirun (Open MPI) 5.0.11"\n{then}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_ranks_that_do_not_start_in_time_are_named_and_the_job_ends(tmp_path: Path) -> None:
+    """horovodrun's --start-timeout."""
+    plan = make_plan(2, ["sh"], start_timeout=0.3, mpirun=idle_mpirun(tmp_path, "sleep 600"))
+    done = launch(plan)
+    assert (done.exit_code, done.late, done.missing, done.stopped_by) == (1, True, (0, 1), None)
+
+
+def test_without_a_time_limit_a_slow_start_is_awaited(tmp_path: Path) -> None:
+    plan = make_plan(2, ["sh"], start_timeout=0, mpirun=idle_mpirun(tmp_path, "sleep 0.5; exit 7"))
+    done = launch(plan)
+    assert (done.exit_code, done.late, done.missing) == (7, False, (0, 1))
 
 
 def test_nothing_starts_with_a_wrong_setting(start: Launches) -> None:

@@ -22,6 +22,7 @@ import pytest
 from hvd_gossip.launch.hosts import Host
 from hvd_gossip.launch.launcher import LaunchResult, launch
 from hvd_gossip.launch.mpirun import Flavour, find_mpirun
+from hvd_gossip.launch.plan import make_plan
 from tests.launch.waiting import gone, marked, number_in, until
 
 REMOTE_SHELL = """
@@ -72,7 +73,7 @@ class Network:
         return [sys.executable, str(self.folder / "script.py"), str(self.folder), what]
 
     def launch(self, what: str) -> LaunchResult:
-        return launch(
+        plan = make_plan(
             4,
             self.arguments(what),
             {"seed": 3},
@@ -81,6 +82,7 @@ class Network:
             mpirun=self.mpirun,
             environ=os.environ | {"OWN": "two words"},
         )
+        return launch(plan)
 
 
 def ip(*arguments: str) -> None:

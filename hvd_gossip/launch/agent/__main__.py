@@ -8,20 +8,18 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 if TYPE_CHECKING:
     from hvd_gossip.launch.agent import child
     from hvd_gossip.launch.agent.channel import Channel
-    from hvd_gossip.launch.agent.options import AGENT_PID, VARIABLE, Options
+    from hvd_gossip.launch.agent.options import AGENT_PID, RANK_VARIABLES, VARIABLE, Options
     from hvd_gossip.launch.agent.relay import Relay, Stream
 else:  # run by its path: the folder is on sys.path, the package is not
     import child
     from channel import Channel
-    from options import AGENT_PID, VARIABLE, Options
+    from options import AGENT_PID, RANK_VARIABLES, VARIABLE, Options
     from relay import Relay, Stream
-
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 class Agent:
@@ -35,9 +33,10 @@ class Agent:
         self._mask = child.block_signals()
         child.signal_when_parent_dies(child.ORPHANED)
         try:
-            self._process, self._relay = self._start(command)
+            logs = self._open_logs()
+            self._process, self._relay = self._start(command, logs)
         except OSError as error:
-            self._cannot_start(command[0], error)
+            self._cannot_start(error.filename or command[0], error)
         self._signal_all = child.sender(self._process.pid)
         self._channel = self._connect(self._process.pid)
 
@@ -50,17 +49,28 @@ class Agent:
             self._signal_all(signal.SIGTERM)  # what a failed command leaves behind; blocked here
         child.end_like(returncode)
 
-    def _start(self, command: list[str]) -> tuple[subprocess.Popen[bytes], Relay]:
+    def _open_logs(self) -> list[BinaryIO | None]:
+        """Files for the output, if there shall be some."""
+        if not self._options.folder:
+            return [None, None]
+        folder = os.path.join(self._options.folder, f"rank.{self._rank:0{self._options.rank_digits}}")
+        os.makedirs(folder, exist_ok=True)
+        return [open(os.path.join(folder, name), "wb", buffering=0) for name in ("stdout", "stderr")]
+
+    def _start(self, command: list[str], logs: list[BinaryIO | None]) -> tuple[subprocess.Popen[bytes], Relay]:
         outputs = [child.open_output(terminal, self._options.terminal_size) for terminal in self._options.terminals]
         (stdout, stdout_end), (stderr, stderr_end) = outputs
         environ = {**os.environ, AGENT_PID: str(os.getpid())}
         process = child.start(command, environ, stdout_end, stderr_end, self._mask)
         os.close(stdout_end)
         os.close(stderr_end)
-        return process, Relay([Stream(1, stdout), Stream(2, stderr)])
+        stamped = self._options.timestamps
+        return process, Relay([Stream(1, stdout, logs[0], stamped), Stream(2, stderr, logs[1], stamped)])
 
-    def _cannot_start(self, program: str, error: OSError) -> NoReturn:
-        text = f"{program} cannot be run on {socket.gethostname()}: {error.strerror}"
+    def _cannot_start(self, what: str, error: OSError) -> NoReturn:
+        """The command cannot be run, or its output not be kept."""
+        verb = "written" if self._options.folder and what.startswith(self._options.folder) else "run"
+        text = f"{what} cannot be {verb} on {socket.gethostname()}: {error.strerror}"
         print(text, file=sys.stderr, flush=True)
         self._channel = self._connect(os.getpid())
         returncode = child.NOT_FOUND if isinstance(error, FileNotFoundError) else child.NOT_EXECUTABLE

@@ -38,7 +38,7 @@ class Channel(threading.Thread):
         self._tried = threading.Event()
 
     def run(self) -> None:
-        self._socket = self._connect()
+        self._socket = connect(self._addresses, self._hello)
         self._tried.set()
         if self._socket is not None:
             self._listen(self._socket)
@@ -57,27 +57,6 @@ class Channel(threading.Thread):
             self.join()
             self._socket.close()
 
-    def _connect(self) -> socket.socket | None:
-        for address in self._addresses:
-            try:
-                connection = socket.create_connection(address, timeout=CONNECT_S)
-            except OSError:  # one of several addresses of the launcher's host; if none works, the end is printed
-                continue
-            if self._welcomed(connection):
-                connection.settimeout(None)
-                return connection
-            connection.close()
-        return None
-
-    def _welcomed(self, connection: socket.socket) -> bool:
-        """Whether it is the launcher: seen from here, its address may be another machine's, or this one's own."""
-        try:
-            connection.settimeout(WELCOME_S)
-            answer = _line(connection) if _send(connection, self._hello) else b""
-            return bool(json.loads(answer or b"null") == {"welcome": self._hello["token"]})
-        except (OSError, ValueError):
-            return False
-
     def _listen(self, connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
             try:
@@ -85,6 +64,30 @@ class Channel(threading.Thread):
                     self._on_signal(json.loads(line)["signal"])
             except OSError:  # a reset is an end like any other
                 return
+
+
+def connect(addresses: Sequence[tuple[str, int]], hello: Mapping[str, object]) -> socket.socket | None:
+    """A connection to the launcher, which was told `hello` (with its "token") and has answered; None: it was not reached."""
+    for address in addresses:
+        try:
+            connection = socket.create_connection(address, timeout=CONNECT_S)
+        except OSError:  # one of several addresses of the launcher's host; if none works, the caller says so
+            continue
+        if _welcomed(connection, hello):
+            connection.settimeout(None)
+            return connection
+        connection.close()
+    return None
+
+
+def _welcomed(connection: socket.socket, hello: Mapping[str, object]) -> bool:
+    """Whether it is the launcher: seen from here, its address may be another machine's, or this one's own."""
+    try:
+        connection.settimeout(WELCOME_S)
+        answer = _line(connection) if _send(connection, hello) else b""
+        return bool(json.loads(answer or b"null") == {"welcome": hello["token"]})
+    except (OSError, ValueError):
+        return False
 
 
 def _line(connection: socket.socket) -> bytes:

@@ -10,6 +10,9 @@ VARIABLE = "_HVD_GOSSIP_AGENT"
 AGENT_PID = "_HVD_GOSSIP_AGENT_PID"
 """Environment variable of a rank's command: its parent, if that is an agent, sees how it ends and tells the launcher."""
 
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
+"""Environment variables in which MPI launchers say a process's rank."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -21,6 +24,9 @@ class Options:
         orphan_grace: seconds from SIGTERM to SIGKILL once the launcher is gone.
         terminals: for stdout and stderr, whether the launcher's is a terminal: the command's is one exactly then.
         terminal_size: its (lines, columns).
+        folder: the output goes to FOLDER/rank.N/stdout and stderr as well; empty: it does not.
+        rank_digits: N has at least so many digits.
+        timestamps: each line of output begins with the time.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -28,6 +34,9 @@ class Options:
     orphan_grace: float = 5.0
     terminals: tuple[bool, bool] = (False, False)
     terminal_size: tuple[int, int] = (24, 80)
+    folder: str = ""
+    rank_digits: int = 1
+    timestamps: bool = False
 
     def to_json(self) -> str:
         return json.dumps(vars(self))

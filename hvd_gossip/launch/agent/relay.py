@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import BinaryIO
 
 TAIL_LINES, LINE_LIMIT = 20, 2000
 PARTIAL_LINE_S = 0.2
@@ -48,11 +49,16 @@ class Stream:
         number: file descriptor that it is copied to, 1 or 2.
         source: file descriptor that it is read from.
         held: the start of a line that is held back.
+
+    Args:
+        log: a further file that it is copied to, or None.
+        timestamps: whether each line begins with the time at which it is passed on.
     """
 
-    def __init__(self, number: int, source: int) -> None:
+    def __init__(self, number: int, source: int, log: BinaryIO | None = None, timestamps: bool = False) -> None:
         self.number, self.source, self.held = number, source, b""
-        self._rewriting = False
+        self._log, self._timestamps = log, timestamps
+        self._rewriting, self._at_start = False, True
 
     def receive(self) -> bytes:
         """What there is to read; empty at the end."""
@@ -76,10 +82,28 @@ class Stream:
         data, self.held = self.held, b""
         self._write(data)
 
+    def close(self) -> None:
+        """Writes what is held back, and ends the further file."""
+        self.flush()
+        if self._log is not None:
+            self._log.close()
+
     def _write(self, data: bytes) -> None:
+        if self._timestamps and data:
+            data = self._stamped(data)
+        if self._log is not None:
+            with suppress(OSError):  # a full disk must not end the training
+                self._log.write(data)
         with suppress(OSError):  # the reader is gone: a signal will tell the command, a full pipe would only stop it
             while data:
                 data = data[os.write(self.number, data) :]
+
+    def _stamped(self, data: bytes) -> bytes:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S ").encode()
+        begin = stamp if self._at_start else b""
+        self._at_start = data.endswith(b"\n")
+        ends, rest = (data[:-1], b"\n") if self._at_start else (data, b"")
+        return begin + ends.replace(b"\n", b"\n" + stamp) + rest
 
 
 class Relay(threading.Thread):
@@ -88,7 +112,7 @@ class Relay(threading.Thread):
     def __init__(self, streams: Sequence[Stream]) -> None:
         super().__init__(name="relay", daemon=True)
         self.tail = Tail()
-        self._open = list(streams)
+        self._streams, self._open = streams, list(streams)
         self._selector = selectors.DefaultSelector()
         self._finish_by: float | None = None
         self._finish_read, self._finish_write = os.pipe()
@@ -101,6 +125,8 @@ class Relay(threading.Thread):
         self._finish_by = time.monotonic() + DRAIN_S
         os.close(self._finish_write)
         self.join()
+        for stream in self._streams:
+            stream.close()
 
     def run(self) -> None:
         while self._open and (self._finish_by is None or time.monotonic() < self._finish_by):

@@ -15,3 +15,11 @@ except ImportError as error:
 
 __version__ = compat.VERSION
 compat.register()
+
+
+def __getattr__(name: str) -> object:
+    if name == "run":
+        from hvd_gossip.launch.function import run
+
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
