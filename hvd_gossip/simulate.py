@@ -148,6 +148,7 @@ class Worker:
         self.consensus: list[Vector] = []
         self.last_joined: list[int] = []
         self.steps = 0
+        self._epoch_began = 0
         self.waited = 0.0
         self.finished_at = self.departed_at = 0.0
         self._simulation = simulation
@@ -178,7 +179,7 @@ class Worker:
             await self.endpoint.sleep(next(seconds))
             await self._step(gradient)
             simulation.stepped()
-            if simulation.consensus_every and self.steps % simulation.consensus_every == 0:
+            if simulation.consensus_every and (self.steps - self._epoch_began) % simulation.consensus_every == 0:
                 await self._meet()
             await self._join(joins)
         self.finished_at = self.endpoint.now()
@@ -214,7 +215,7 @@ class Worker:
     async def _join(self, joins: deque[int]) -> None:
         """What `hvd.join()` does, once for each epoch that ends after the steps taken so far."""
         while joins and joins[0] <= self.steps:
-            joins.popleft()
+            self._epoch_began = joins.popleft()
             result = await joining.join(self.endpoint, self.collectives, [self.algorithm])
             self.last_joined.append(result.last_joined)
             self.algorithm.settle()
@@ -224,7 +225,7 @@ class Worker:
         await self.algorithm.pause()
         self.replica.hold()
         self.algorithm.preview()
-        await self.algorithm.average(f"consensus.{self.steps}")
+        await self.algorithm.average(f"consensus.{self.algorithm.phase}")
         self.consensus.append(self.x.copy())
         self.replica.release()
         await self.algorithm.resume()
@@ -378,9 +379,9 @@ def simulate(
         options: topology ("auto", or what `make_topology` takes), settings (MixingSettings), links (Links), compute
             (ComputeModel), learning_rate (0.1; a number or a function of the step), chunk_bytes, sample_every (steps a
             worker between two samples of the trajectory; 0 takes none), consensus_every (steps between two exact means
-            as `hvd.consensus(model)` takes them; 0 takes none), joins (for each rank the numbers of its steps after which
-            it joins as `hvd.join()` does, ascending, as many on every rank; one may come twice), seed (0), and
-            SimulatedWorld's eager_limit, snapshot, in_flight and detection_delay.
+            as `hvd.consensus(model)` takes them, counted from the last join; 0 takes none), joins (for each rank the
+            numbers of its steps after which it joins as `hvd.join()` does, ascending, as many on every rank; one may come
+            twice), seed (0), and SimulatedWorld's eager_limit, snapshot, in_flight and detection_delay.
 
     Raises:
         ConfigError: a setting has no meaning or an unknown value. TopologyError: the topology does not fit the algorithm.

@@ -58,7 +58,7 @@ class Scene:
 
     def simulation(self, algorithm: str, problem: Problem, **settings: Any) -> Simulation:
         options = {"chunk_bytes": 16, "seed": self.seed, "compute": self.compute, "links": self.links, **self.options}
-        options.update({key: settings.pop(key) for key in ("topology", "consensus_every") if key in settings})
+        options.update({key: settings.pop(key) for key in ("topology", "consensus_every", "joins") if key in settings})
         mixing = MixingSettings(**{"seed": self.seed, "wait_timeout": math.inf, **settings})
         return Simulation(algorithm, problem, size=self.size, settings=mixing, **options)
 
