@@ -1,6 +1,5 @@
 """Named asynchronous collective operations over an Endpoint: negotiation, fusion, and the transfers themselves."""
 
-from hvd_gossip.collectives.client import Trace as Trace
 from hvd_gossip.collectives.controller import Collectives as Collectives
 from hvd_gossip.collectives.objects import decode_object as decode_object
 from hvd_gossip.collectives.objects import decode_objects as decode_objects
@@ -15,3 +14,4 @@ from hvd_gossip.collectives.request import ReduceOp as ReduceOp
 from hvd_gossip.collectives.request import Request as Request
 from hvd_gossip.collectives.request import Result as Result
 from hvd_gossip.collectives.request import Sum as Sum
+from hvd_gossip.collectives.tracing import Trace as Trace

@@ -15,12 +15,10 @@ from hvd_gossip.collectives.messages import DUPLICATE, name_ranks
 from hvd_gossip.collectives.objections import POWER_OF_TWO, is_power_of_two
 from hvd_gossip.collectives.request import BY_ROWS, PROCESS_SET, ReduceOp, Request, Result, Signature, dtype_of
 from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.tracing import Tracer
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.endpoint import Endpoint
-
-Trace = Callable[[str, str, float, float], None]
-"""Called as `trace(tensor, activity, start, end)`, in seconds of the endpoint's clock, when an activity has ended."""
 
 
 class Pending:
@@ -65,7 +63,7 @@ class Client:
         self,
         endpoint: Endpoint,
         state: State,
-        trace: Trace | None,
+        tracer: Tracer | None,
         *,
         eager_bytes: int,
         options: TransferOptions,
@@ -77,7 +75,7 @@ class Client:
         self._endpoint = endpoint
         self._rank = endpoint.rank
         self._state = state
-        self._trace = trace
+        self._tracer = tracer
         self._eager_bytes = eager_bytes
         self._on_requests = on_requests
         self._on_departed = on_departed
@@ -172,12 +170,14 @@ class Client:
         pending = self._pending.pop(signature.key, None)
         if pending is None:
             return
-        if self._trace is not None:
-            self._trace_negotiation(pending)
+        since = self._endpoint.now()
+        self._trace_negotiation([pending])
         ranks = self._state.live(signature.process_set)
         if entry.absent:
             ranks = tuple(rank for rank in ranks if rank not in entry.absent)
         result = result_of(pending.request, entry.payload, entry.sizes, ranks, self._rank)
+        if self._tracer is not None:
+            self._tracer.answered(signature, since)
         pending.future.set_result(result)
 
     def _execute(self, entry: entries.Execute) -> None:
@@ -197,11 +197,9 @@ class Client:
         if not parts:
             return
         self._executing.update(keys)
-        if self._trace is not None:
-            for part in parts:
-                self._trace_negotiation(part)
+        self._trace_negotiation(parts)
         count = len(ranks if first.live_only else live)
-        self.executor.submit(Operation(entry.sequence, parts, ranks, entry.sizes, count))
+        self.executor.submit(Operation(entry.sequence, parts, ranks, entry.sizes, count, self._endpoint.now()))
 
     def _fail(self, entry: entries.Failure) -> None:
         if self._rank not in entry.ranks:
@@ -232,17 +230,17 @@ class Client:
             self.executor.abort(entry.sequence, HorovodInternalError(f"given up because {entry.text}"))
 
     def _end(self, operation: Operation) -> None:
-        now = self._endpoint.now()
         for part in operation.parts:
             self._executing.discard(part.signature.key)
-            if self._trace is not None:
-                self._trace(part.signature.name, part.signature.kind.upper(), operation.started or now, now)
+        if self._tracer is not None:
+            self._tracer.transferred(operation)
         self._on_end()
 
-    def _trace_negotiation(self, pending: Pending) -> None:
-        signature, now = pending.signature, self._endpoint.now()
-        assert self._trace is not None
-        self._trace(signature.name, f"NEGOTIATE_{signature.kind.upper()}", pending.since, now)
+    def _trace_negotiation(self, answered: Iterable[Pending]) -> None:
+        """The coordinator traces what it negotiates itself, and sees all ranks come."""
+        if self._tracer is not None and self._rank != min(self._state.live()):
+            for pending in answered:
+                self._tracer.negotiated(pending.signature, pending.since)
 
 
 _FOLLOW: dict[type, Callable[[Client, Any], None]] = {

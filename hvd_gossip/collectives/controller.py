@@ -16,7 +16,7 @@ from hvd_gossip.buffers.space import Space
 from hvd_gossip.collectives import entries as stream
 from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import ResponseCache
-from hvd_gossip.collectives.client import Client, Trace
+from hvd_gossip.collectives.client import Client
 from hvd_gossip.collectives.coordinator import Coordinator
 from hvd_gossip.collectives.eager import EAGER_BYTES
 from hvd_gossip.collectives.executor import TransferOptions
@@ -25,6 +25,7 @@ from hvd_gossip.collectives.messages import name_ranks
 from hvd_gossip.collectives.request import PROCESS_SET, ReduceOp, Request, Result
 from hvd_gossip.collectives.stall import StallCheck
 from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.tracing import Trace, Tracer
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, Task, all_of, first_of
 from hvd_gossip.transport.endpoint import Array, Endpoint, Message
@@ -77,10 +78,11 @@ class Collectives:
         self._longest_sleep = min(time for time in (stall_check_time, stall_shutdown_time, wait_timeout) if time > 0)
         self._state = State(ResponseCache(cache_capacity), {0: tuple(range(endpoint.size))}, {})
         self._mailbox = Mailbox(endpoint, self._receive, self._lose)
+        self._tracer = Tracer(trace, endpoint.now) if trace else None
         self._client = Client(
             endpoint,
             self._state,
-            trace,
+            self._tracer,
             eager_bytes=eager_bytes,
             options=TransferOptions(wait_timeout, chunk_bytes, space_of),
             on_requests=self._flush_soon,
@@ -236,7 +238,9 @@ class Collectives:
         self._leader = min(self._state.live())
         if self._leader == self._rank:
             self._audience = self._peers()
-            self._coordinator = Coordinator(self._state, self._fusion_threshold, self._cycle_time, self._endpoint.now)
+            self._coordinator = Coordinator(
+                self._state, self._fusion_threshold, self._cycle_time, self._endpoint.now, self._tracer
+            )
         self._client.start_again()
         if self._departing:
             self._flush()
@@ -269,6 +273,8 @@ class Collectives:
             self._endpoint.spawn(self._release(coordinator), "fusion cycle")
 
     def _publish(self, entries: list[stream.Entry]) -> None:
+        if self._tracer is not None:
+            self._tracer.cycle()
         if self._audience:
             data = stream.encode_answers(entries)
             has_sets = len(self._state.process_sets) > 1

@@ -34,6 +34,7 @@ from hvd_gossip.collectives.negotiation import Negotiation
 from hvd_gossip.collectives.objections import objection
 from hvd_gossip.collectives.request import PROCESS_SET_KINDS, Signature
 from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.tracing import Tracer
 from hvd_gossip.collectives.wire import Submission
 
 
@@ -45,14 +46,23 @@ class Coordinator:
         fusion_threshold: bytes that one transfer may hold.
         cycle_time: seconds for which a complete allreduce may be held back.
         clock: seconds that never go back.
+        tracer: is told of negotiations.
     """
 
-    def __init__(self, state: State, fusion_threshold: int, cycle_time: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        state: State,
+        fusion_threshold: int,
+        cycle_time: float,
+        clock: Callable[[], float],
+        tracer: Tracer | None = None,
+    ) -> None:
         # What is decided here is known to this rank's own side, as to all others, only when it is taken and followed.
         self._state = state.copy()
         self._fusion_threshold = fusion_threshold
         self._cycle_time = cycle_time
         self._clock = clock
+        self._tracer = tracer
         self._table: dict[Key, Negotiation] = {}
         self._groups: dict[Key, set[Key]] = {}
         self._joins: set[Key] = set()
@@ -145,7 +155,11 @@ class Coordinator:
                 self._entries.append(Failure(*key, (rank,), False, REMOVED.format(signature.process_set)))
                 return
             negotiation = self._table[key] = Negotiation(signature, self._clock())
+            if self._tracer is not None:
+                self._tracer.began(signature, negotiation.since)
         negotiation.add(rank, signature, submission)
+        if self._tracer is not None:
+            self._tracer.ready(signature, rank)
         if signature.kind == "join":
             self._joins.add(key)
             self._settle_without(rank, signature.process_set)
@@ -289,7 +303,8 @@ class Coordinator:
 
     def _forget(self, negotiation: Negotiation) -> None:
         signature = negotiation.signature
-        self._table.pop(signature.key, None)
+        if self._table.pop(signature.key, None) is not None and self._tracer is not None:
+            self._tracer.negotiated(signature, negotiation.since)
         self._joins.discard(signature.key)
         names = self._groups.get((signature.process_set, signature.group)) if signature.group else None
         if names is not None:

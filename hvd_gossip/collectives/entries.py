@@ -16,7 +16,7 @@ _DEPARTED = struct.Struct("<BIB")
 _ABORT = struct.Struct("<BIII")
 _EVICT = struct.Struct("<BI")
 _DEFINE = struct.Struct("<BII")
-_CHANGE = struct.Struct("<BiII")
+_CHANGE = struct.Struct("<BqII")
 
 
 class Define(NamedTuple):
@@ -150,7 +150,7 @@ def _encode_abort(parts: list[Any], entry: Abort) -> None:
 
 def _encode_change(parts: list[Any], entry: ChangeSet) -> None:
     text = entry.text.encode()
-    parts += (_CHANGE.pack(_CHANGE_CODE, entry.process_set, len(entry.ranks), len(text)), words(entry.ranks), text)
+    parts += (_CHANGE.pack(_CHANGE_CODE, entry.process_set, len(entry.ranks), len(text)), longs(entry.ranks), text)
 
 
 _ENCODERS: dict[type, Any] = {
@@ -242,7 +242,7 @@ def _decode_abort(reader: _Reader) -> Abort:
 
 def _decode_change(reader: _Reader) -> ChangeSet:
     process_set, count, size = reader.head(_CHANGE)
-    ranks = reader.words(count)
+    ranks = reader.longs(count)
     return ChangeSet(process_set, ranks, reader.text(size))
 
 

@@ -51,7 +51,8 @@ class Operation:
         ranks: who takes part.
         sizes: as in Result.
         count: of the ranks that an average is over; more than take part if the others, who have joined, put in zeros.
-        started: when its task was started, seconds.
+        since: when the coordinator's answer came, seconds; `started`: when its task was started; `ready`: when the device had
+            computed the data, where that was waited for.
     """
 
     sequence: int
@@ -59,7 +60,9 @@ class Operation:
     ranks: tuple[int, ...]
     sizes: tuple[int, ...]
     count: int
+    since: float = 0.0
     started: float = 0.0
+    ready: float = 0.0
 
     @property
     def channel(self) -> int:
@@ -203,6 +206,7 @@ class Executor:
                 await self._endpoint.poll(
                     partial(_is_done, part.request.ready), "the device to finish what was submitted"
                 )
+                operation.ready = self._endpoint.now()
         outputs = await _ALGORITHMS[operation.parts[0].signature.kind](transfer, operation)
         await memory.settled()
         return outputs
