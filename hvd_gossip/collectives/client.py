@@ -170,8 +170,10 @@ class Client:
         pending = self._pending.pop(signature.key, None)
         if pending is None:
             return
-        since = self._endpoint.now()
-        self._trace_negotiation([pending])
+        since = 0.0
+        if self._tracer is not None:
+            since = self._endpoint.now()
+            self._trace_negotiation([pending])
         ranks = self._state.live(signature.process_set)
         if entry.absent:
             ranks = tuple(rank for rank in ranks if rank not in entry.absent)
