@@ -140,6 +140,16 @@ class Collectives:
         request = Request(PROCESS_SET, "remove_process_set", np.array([process_set], np.int64))
         return bool((await self.submit(request)).sizes[0])
 
+    def ranks_of(self, process_set: int) -> tuple[int, ...]:
+        """The ranks of a process set, ascending, also those that have departed. From any thread.
+
+        Raises:
+            ValueError: there is none of this number.
+        """
+        if process_set not in self._state.process_sets:
+            raise ValueError(f"there is no process set {process_set}")
+        return self._state.process_sets[process_set]
+
     async def exact_average(self, name: str, arrays: Sequence[Array], process_set: int = 0) -> int:
         """Replaces arrays, in place, by their mean over the live ranks of a process set; returns how many those are.
 
