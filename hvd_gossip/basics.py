@@ -71,6 +71,29 @@ def restart() -> None:
     registration.register(runtime.restart(), sets)
 
 
+def start_timeline(file_path: str, mark_cycles: bool = False) -> None:
+    """Creates a timeline file and begins to record; see docs/timeline.md. What is being recorded already is completed first.
+
+    Args:
+        file_path: of the file. Rank 0 writes it, and on other ranks this does nothing; a path with `{rank}` in it gives every
+            rank that calls this its own.
+        mark_cycles: whether to mark when the controller answers requests.
+
+    Raises:
+        ValueError: before `init`, or HOROVOD_TIMELINE was not set (to DYNAMIC, or a file) by then. OSError: no such folder.
+    """
+    runtime.current().timeline.start(file_path, mark_cycles)
+
+
+def stop_timeline() -> None:
+    """Ends the recording that is under way and completes its file; does nothing if there is none.
+
+    Raises:
+        ValueError: before `init`.
+    """
+    runtime.current().timeline.stop()
+
+
 def rank() -> int:
     """This process's rank, 0 <= rank < size(). Before `init()`: NotInitializedError, as with all functions of ranks."""
     return runtime.current().world.rank

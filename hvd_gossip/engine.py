@@ -106,6 +106,7 @@ class Engine:
 
     Attributes:
         placement: where the thread runs while a caller waits; `connect` may set what fits this host.
+        on_wait: called, by the thread that waited, as `on_wait(what, start, end)` after each wait, in seconds; None: nobody.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Engine:
         self.limits = limits or WaitLimits()
         self.waited = 0.0
         self.placement = Placement()
+        self.on_wait: Callable[[str, float, float], None] | None = None
         self.failure: EngineError | None = None
         self.endpoint: ProgressEndpoint
         self._connect = connect
@@ -187,7 +189,8 @@ class Engine:
 
     def wait_for(self, event: threading.Lock, what: Callable[[], str], timeout: float | None) -> None:
         """Another thread's wait for `event`'s release; the engine does not sleep long meanwhile."""
-        start = time.monotonic()
+        start, on_wait = time.perf_counter(), self.on_wait
+        awaited = what() if on_wait is not None else ""
         self.placement.note_caller()
         with self._lock:
             self._waiters += 1
@@ -197,7 +200,9 @@ class Engine:
         finally:
             with self._lock:
                 self._waiters -= 1
-                self.waited += time.monotonic() - start
+                self.waited += time.perf_counter() - start
+            if on_wait is not None:
+                on_wait(awaited, start, time.perf_counter())
         event.release()
 
     def _watch(self, event: threading.Lock, what: Callable[[], str], timeout: float | None) -> None:

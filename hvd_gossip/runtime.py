@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,11 +27,12 @@ from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.logs import configure_logging
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
 from hvd_gossip.observe.report import DataPath, print_report, report_line
-from hvd_gossip.observe.timeline import open_timeline
+from hvd_gossip.observe.timeline import Recorder
+from hvd_gossip.observe.traced import TracedEndpoint
 from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.placement import Placement
 from hvd_gossip.sharing import WorkSharing
-from hvd_gossip.stepper import Stepper
+from hvd_gossip.stepper import TRAINING, Stepper
 from hvd_gossip.tasks import Scheduler
 from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.topology.base import Topology
@@ -76,7 +78,9 @@ class Runtime:
         self.comm: Any
         self.engine.start()
         configure_logging(config.log_level, self.world.rank)
-        self.timeline = open_timeline(config.timeline, self.world.rank)
+        self.timeline = Recorder(config.timeline, self.world.rank, config.timeline_mark_cycles)
+        if self.timeline.enabled:
+            self.engine.on_wait = self._trace_wait
         self.metrics = self._open_metrics()
         self.engine.call(self._start_services, "starting the services")
         self._report(config)
@@ -118,7 +122,9 @@ class Runtime:
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
-            endpoint=self.engine.endpoint,
+            endpoint=TracedEndpoint(self.engine.endpoint, self.timeline.span)
+            if self.timeline.enabled
+            else self.engine.endpoint,
             replica=replica,
             topology=topology,
             settings=settings,
@@ -195,7 +201,8 @@ class Runtime:
         """A new accountant of steps, for an optimizer whose gradients the collectives average."""
         self._steppers += 1
         factor = slow_factors(self.config.inject).get(self.world.rank, 1.0)
-        return Stepper(self.engine, self.metrics if self._steppers == 1 else NullMetrics(), self.counters, factor)
+        metrics = self.metrics if self._steppers == 1 else NullMetrics()
+        return Stepper(self.engine, metrics, self.counters, factor, self.timeline.span)
 
     def shutdown(self) -> None:
         """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""
@@ -205,7 +212,7 @@ class Runtime:
             self.engine.stop()
         self.workers.clear()
         self.metrics.close(self.counters)
-        self.timeline.close()
+        self.timeline.stop()
 
     def abort(self, code: int) -> None:
         """Ends the whole job at once: the way out after an uncaught exception."""
@@ -234,7 +241,7 @@ class Runtime:
             stall_shutdown_time=config.stall_shutdown_time,
             stall_check_disable=config.stall_check_disable,
             on_stall=log.warning,
-            trace=self.timeline.span if config.timeline else None,
+            trace=self.timeline.trace if self.timeline.enabled else None,
             wait_timeout=config.wait_timeout,
             space_of=lambda arrays: space_of(arrays, self.cuda_aware),
         )
@@ -255,6 +262,11 @@ class Runtime:
             handle.wait(self.config.shutdown_timeout)
         except WaitTimeoutError as error:
             log.warning("shutdown goes on without an answer: %s", error)
+
+    def _trace_wait(self, what: str, start: float, end: float) -> None:
+        thread = threading.current_thread()
+        track = "" if thread is threading.main_thread() else thread.name
+        self.timeline.span(TRAINING, f"WAIT: {what}", start, end, track=track)
 
     def _report(self, config: Config, process_set: int = 0) -> None:
         ranks = self.collectives.ranks_of(process_set)

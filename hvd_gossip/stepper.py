@@ -11,6 +11,8 @@ from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
 
 R = TypeVar("R")
+TRAINING = "training"
+"""The timeline's row of the training thread."""
 
 
 class Stepper:
@@ -22,15 +24,22 @@ class Stepper:
         counters: what the algorithm counts.
         slowdown: 1, or the factor by which `--inject slow` slows this rank: the step's compute time is slept
             (slowdown - 1) times more.
+        span: takes what the timeline shows: `Recorder.span`.
     """
 
     def __init__(
-        self, engine: Engine, metrics: MetricsWriter | NullMetrics, counters: Counters, slowdown: float
+        self,
+        engine: Engine,
+        metrics: MetricsWriter | NullMetrics,
+        counters: Counters,
+        slowdown: float,
+        span: Callable[[str, str, float, float], None],
     ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._counters = counters
         self._slowdown = slowdown
+        self._span = span
         self._ended: float | None = None
         self._waited = 0.0
         self.steps = 0
@@ -54,5 +63,6 @@ class Stepper:
             seconds, wait = now - self._ended, waited - self._waited
             sample = self._counters.take_sample()
             self._metrics.step(seconds, seconds - wait, wait, self._counters, sample)
+            self._span(TRAINING, "STEP", self._ended, now)
         self._ended, self._waited = now, waited
         self.steps += 1

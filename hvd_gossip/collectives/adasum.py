@@ -158,8 +158,8 @@ class AdasumAllreduce:
         for start, stop in self._cut(*keep):
             for tensor, begin, end, own in self._pieces(start, stop):
                 part = slice(begin - keep[0], end - keep[0])
-                total[part] = own * factors[tensor, 0]
-                total[part] += received[part] * factors[tensor, 1]
+                total[part] = own * factors[tensor, :1]
+                total[part] += received[part] * factors[tensor, 1:]
         self._total, self._low = total, keep[0]
 
     async def _add(self, peer: int, dots: Array) -> None:

@@ -30,7 +30,8 @@ OPTIONS = st.fixed_dictionaries(
 
 def draw_request(draw: Callable[[Any], Any], name: str, size: int) -> Callable[[int], Request]:
     """An operation: a function that makes each rank's request of it."""
-    kind = draw(st.sampled_from(["allreduce", "allreduce", "allgather", "broadcast", "barrier"]))
+    kinds = ["allreduce", "allreduce", "allgather", "broadcast", "barrier", "alltoall", "reducescatter"]
+    kind = draw(st.sampled_from(kinds))
     dtype, op = draw(reductions)
     op = Sum if dtype.kind == "b" else op
     shape = tuple(draw(st.lists(st.integers(0, 12), max_size=3)))
@@ -41,6 +42,11 @@ def draw_request(draw: Callable[[Any], Any], name: str, size: int) -> Callable[[
             return Request(name, kind)
         if kind == "allgather":
             return Request(name, kind, values(dtype, ((seed + rank) % 4, *shape), seed + rank))
+        if kind == "alltoall":
+            splits = tuple((seed + rank + other) % 4 for other in range(size))
+            return Request(name, kind, values(dtype, (sum(splits), *shape), seed + rank), splits=splits)
+        if kind == "reducescatter":
+            return Request(name, kind, values(dtype, (seed % 40, *shape), seed + rank), Sum)
         array = values(dtype, shape, seed + rank)
         return Request(name, kind, array, op, root_rank=root, output=array if in_place else None)
 
@@ -54,9 +60,21 @@ def check(makers: list[Request], results: list[Result]) -> None:
     if first.kind == "barrier":
         assert all(result.output is None for result in results)
         return
+    arrays = [request.array for request in makers]
+    if first.kind == "alltoall":
+        for rank, result in enumerate(results):
+            starts = [sum(request.splits[:rank]) for request in makers]
+            parts = [
+                array[start : start + request.splits[rank]]
+                for array, start, request in zip(arrays, starts, makers, strict=True)
+            ]
+            assert_same_bits([result.output, np.concatenate(parts)])
+        return
+    if first.kind == "reducescatter":
+        assert_reduced(np.concatenate([result.output for result in results]), reduced(arrays, first.op))
+        return
     assert_same_bits([result.output for result in results])
     output = results[0].output
-    arrays = [request.array for request in makers]
     assert output is not None
     if first.kind == "allreduce":
         assert_reduced(output, reduced(arrays, first.op))
@@ -159,14 +177,26 @@ def test_what_becomes_ready_during_a_transfer_is_fused_and_waits_no_longer_than_
 
 
 def test_trace_shows_negotiation_then_transfer() -> None:
-    spans: list[tuple[str, str, float, float]] = []
+    """By Horovod's documented names; the coordinator sees every rank come."""
+    spans: list[tuple[str, str, float, float | None]] = []
     cluster = Cluster(2, eager_bytes=0, trace=lambda *span: spans.append(span))
     cluster.run(lambda rank, collectives: collectives.submit(Request("x", "allreduce", np.zeros(9))))
-    assert (
-        sorted((name, activity) for name, activity, _, _ in spans)
-        == [("x", "ALLREDUCE")] * 2 + [("x", "NEGOTIATE_ALLREDUCE")] * 2
-    )
-    assert all(start <= end for _, _, start, end in spans)
+    seen = [activity for name, activity, _, _ in spans if name == "x"]
+    assert seen[:3] == ["NEGOTIATE_ALLREDUCE", "0", "1"]
+    assert sorted(seen[3:]) == sorted(["NEGOTIATE_ALLREDUCE", "ALLREDUCE", "QUEUE", "MPI_ALLREDUCE"] * 2)
+    assert spans[0][3] is None
+    assert all(start <= end for _, _, start, end in spans if end is not None)
+    assert ("", "CYCLE_START") in {(name, activity) for name, activity, _, _ in spans}
+
+
+def test_trace_of_an_operation_that_came_with_the_answer() -> None:
+    spans: list[tuple[str, str, float, float | None]] = []
+    cluster = Cluster(3, trace=lambda *span: spans.append(span))
+    cluster.run(lambda rank, collectives: collectives.submit(Request("x", "broadcast", np.zeros(3), root_rank=1)))
+    seen = [activity for name, activity, _, _ in spans if name == "x"]
+    assert seen.count("BROADCAST") == 3
+    assert seen.count("NEGOTIATE_BROADCAST") == 4  # begun and ended on the coordinator, whole on the other two
+    assert {"0", "1", "2"} < set(seen)
 
 
 @pytest.mark.parametrize("eager_bytes", [0, 128 << 10])

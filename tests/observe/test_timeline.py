@@ -1,4 +1,4 @@
-"""The timeline: a trace that is whole JSON after close and repairable before, each event as the Chrome format has it."""
+"""The timeline: a trace that is whole JSON after close and repairable before, each event as Horovod and the Chrome format have it."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hvd_gossip.observe.timeline import NullTimeline, Timeline, open_timeline
+from hvd_gossip.observe.timeline import ROWS_OF_RANK, Recorder, Timeline
 
 Event = dict[str, Any]
 
@@ -20,70 +20,102 @@ def read(path: Path) -> list[Event]:
     return events
 
 
-def of_phase(events: list[Event], phase: str) -> list[Event]:
-    return [event for event in events if event["ph"] == phase]
+def of_phase(events: list[Event], *phases: str) -> list[Event]:
+    return [event for event in events if event["ph"] in phases]
 
 
-def lanes(events: list[Event]) -> dict[int, str]:
-    return {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+def rows(events: list[Event]) -> dict[int, str]:
+    return {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
 
 
-def test_closed_file_is_a_json_array_of_events(tmp_path: Path) -> None:
-    timeline = Timeline(tmp_path / "trace.json", rank=2)
-    timeline.span("engine", "exchange", 10.0, 10.5, {"peer": 3})
-    timeline.instant("training", "step", {"step": 1})
-    timeline.counter("queue", 4)
+def recorded(path: Path, *, rank: int | None = None, mark_cycles: bool = False, **calls: Any) -> list[Event]:
+    """What a timeline's file holds after the calls, each METHOD=[arguments...]."""
+    timeline = Timeline(path, rank, mark_cycles)
+    for method, arguments in calls.items():
+        for each in arguments:
+            getattr(timeline, method)(*each)
     timeline.close()
-    events = read(tmp_path / "trace.json")
-    assert {event["pid"] for event in events} == {2}
-    assert events[0] == {"name": "process_name", "ph": "M", "pid": 2, "tid": 0, "args": {"name": "rank 2"}}
-    (span,) = of_phase(events, "X")
-    assert (span["name"], span["dur"], span["args"]) == ("exchange", 500_000.0, {"peer": 3})
-    assert lanes(events)[span["tid"]] == "engine"
-    assert [event["args"] for event in of_phase(events, "C")] == [{"value": 4}]
-    assert of_phase(events, "i")[0]["args"] == {"step": 1}
+    return read(path)
+
+
+def test_a_tensor_is_a_row_in_the_order_of_first_appearance(tmp_path: Path) -> None:
+    spans = [("b", "ALLREDUCE", 1.0, 2.0), ("a", "ALLREDUCE", 1.0, 2.0), ("b", "QUEUE", 1.0, 1.5)]
+    events = recorded(tmp_path / "t.json", trace=spans)
+    assert rows(events) == {1: "b", 2: "a"}
+    order = {event["pid"]: event["args"]["sort_index"] for event in events if event["name"] == "process_sort_index"}
+    assert order == {1: 1, 2: 2}
+    assert [(event["pid"], event["name"]) for event in of_phase(events, "X")] == [
+        (1, "ALLREDUCE"),
+        (2, "ALLREDUCE"),
+        (1, "QUEUE"),
+    ]
+
+
+def test_a_negotiation_with_its_ticks_is_as_horovod_writes_it(tmp_path: Path) -> None:
+    calls = [
+        ("grad", "NEGOTIATE_ALLREDUCE", 1.0, None),
+        ("grad", "0", 1.0, 1.0),
+        ("grad", "2", 1.5, 1.5),
+        ("grad", "NEGOTIATE_ALLREDUCE", 1.0, 2.0),
+    ]
+    begin, zero, two, end = of_phase(recorded(tmp_path / "t.json", trace=calls), "B", "X", "E")
+    assert (begin["ph"], begin["name"]) == ("B", "NEGOTIATE_ALLREDUCE")
+    assert [(tick["name"], tick["dur"]) for tick in (zero, two)] == [("0", 0.0), ("2", 0.0)]
+    assert end["ph"] == "E"
+    assert end["ts"] - begin["ts"] == pytest.approx(1e6, abs=1)
+    assert {event["pid"] for event in (begin, zero, two, end)} == {1}
+
+
+def test_the_next_negotiation_of_the_name_begins_anew(tmp_path: Path) -> None:
+    once = [("x", "NEGOTIATE_BROADCAST", 1.0, None), ("x", "NEGOTIATE_BROADCAST", 1.0, 2.0)]
+    assert [event["ph"] for event in of_phase(recorded(tmp_path / "t.json", trace=once * 2), "B", "E")] == [*"BEBE"]
+
+
+def test_what_began_before_the_recording_is_one_event(tmp_path: Path) -> None:
+    (event,) = of_phase(recorded(tmp_path / "t.json", trace=[("x", "NEGOTIATE_ALLREDUCE", 1.0, 3.0)]), "X", "E")
+    assert (event["ph"], event["dur"]) == ("X", 2e6)
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_cycles_are_marked_on_request(mark: bool, tmp_path: Path) -> None:
+    events = recorded(tmp_path / "t.json", mark_cycles=mark, trace=[("", "CYCLE_START", 1.0, 1.0)])
+    marks = [event for event in of_phase(events, "i") if event["name"] == "CYCLE_START"]
+    assert [(event["s"], event["pid"]) for event in marks] == ([("g", 0)] if mark else [])
+    assert rows(events) == {}
+
+
+def test_spans_on_tracks_of_a_row(tmp_path: Path) -> None:
+    spans = [
+        ("peer 3", "SEND", 1.0, 2.0, {"bytes": 8}, "SEND"),
+        ("peer 3", "RECEIVE", 1.5, 2.5, {"bytes": 9}, "RECEIVE"),
+        ("peer 3", "SEND", 3.0, 4.0, None, "SEND"),
+    ]
+    events = recorded(tmp_path / "t.json", span=spans)
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    seen = [(event["name"], tracks[event["tid"]], event.get("args")) for event in of_phase(events, "X")]
+    assert seen == [("SEND", "SEND", {"bytes": 8}), ("RECEIVE", "RECEIVE", {"bytes": 9}), ("SEND", "SEND", None)]
+    assert rows(events) == {1: "peer 3"}
 
 
 def test_times_are_microseconds_since_the_epoch(tmp_path: Path) -> None:
-    before = time.time()
-    timeline = Timeline(tmp_path / "trace.json", rank=0)
-    start = time.perf_counter()
-    timeline.span("engine", "first", start, start + 1)
-    timeline.span("engine", "later", start + 2, start + 2)
-    timeline.close()
-    first, later = of_phase(read(tmp_path / "trace.json"), "X")
+    before, start = time.time(), time.perf_counter()
+    spans = [("engine", "first", start, start + 1), ("engine", "later", start + 2, start + 2)]
+    first, later = of_phase(recorded(tmp_path / "trace.json", span=spans), "X")
     assert later["ts"] - first["ts"] == pytest.approx(2e6, abs=1)
     assert before - 1 <= first["ts"] / 1e6 <= time.time() + 1
-    assert later["dur"] == 0
+    assert (first["dur"], later["dur"]) == (pytest.approx(1e6, abs=1), 0)
 
 
 def test_span_that_ends_before_it_starts_has_no_negative_length(tmp_path: Path) -> None:
-    timeline = Timeline(tmp_path / "trace.json", rank=0)
-    timeline.span("engine", "odd", 2.0, 1.0)
-    timeline.close()
-    assert of_phase(read(tmp_path / "trace.json"), "X")[0]["dur"] == 0
+    assert of_phase(recorded(tmp_path / "t.json", span=[("engine", "odd", 2.0, 1.0)]), "X")[0]["dur"] == 0
 
 
-def test_begin_and_end_pair_up_on_their_lane(tmp_path: Path) -> None:
-    timeline = Timeline(tmp_path / "trace.json", rank=0)
-    timeline.begin("grad/conv1", "NEGOTIATE")
-    timeline.begin("grad/conv2", "NEGOTIATE")
-    timeline.end("grad/conv1")
-    timeline.end("grad/conv2")
-    timeline.close()
-    events = read(tmp_path / "trace.json")
-    steps = [(event["ph"], lanes(events)[event["tid"]]) for event in events if event["ph"] in "BE"]
-    assert steps == [("B", "grad/conv1"), ("B", "grad/conv2"), ("E", "grad/conv1"), ("E", "grad/conv2")]
-    stamps = [event["ts"] for event in events if event["ph"] in "BE"]
-    assert stamps == sorted(stamps)
-
-
-def test_threads_share_lanes_and_lose_no_event(tmp_path: Path) -> None:
-    timeline = Timeline(tmp_path / "trace.json", rank=0)
+def test_threads_share_rows_and_lose_no_event(tmp_path: Path) -> None:
+    timeline = Timeline(tmp_path / "trace.json")
 
     def work(thread: int) -> None:
         for index in range(500):
-            timeline.instant(f"lane {index % 7}", f"{thread}/{index}")
+            timeline.span(f"row {index % 7}", f"{thread}/{index}", 0.0, 1.0, track=f"track {index % 3}")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -92,60 +124,93 @@ def test_threads_share_lanes_and_lose_no_event(tmp_path: Path) -> None:
         thread.join()
     timeline.close()
     events = read(tmp_path / "trace.json")
-    assert {event["name"] for event in of_phase(events, "i")} >= {f"{t}/{i}" for t in range(4) for i in range(500)}
-    assert sorted(lanes(events).values()) == [f"lane {number}" for number in range(7)]
+    assert {event["name"] for event in of_phase(events, "X")} == {f"{t}/{i}" for t in range(4) for i in range(500)}
+    assert sorted(rows(events).values()) == [f"row {number}" for number in range(7)]
+    names = [(event["pid"], event["args"]["name"]) for event in events if event["name"] == "thread_name"]
+    assert len(names) == len(set(names)) == 21
 
 
 def test_killed_process_leaves_an_array_that_only_lacks_its_end(tmp_path: Path) -> None:
+    """Of a tensor that waits for ever, the trace tells that, and for which ranks."""
     program = (
         "import os, sys, pathlib; from hvd_gossip.observe.timeline import Timeline\n"
-        "timeline = Timeline(sys.argv[1], 0)\n"
-        "timeline.begin('engine', 'never ends')\n"
-        "while 'never ends' not in pathlib.Path(sys.argv[1]).read_text(): pass\n"
+        "timeline = Timeline(sys.argv[1])\n"
+        "timeline.trace('grad', 'NEGOTIATE_ALLREDUCE', 1.0, None)\n"
+        "while 'NEGOTIATE' not in pathlib.Path(sys.argv[1]).read_text(): pass\n"
         "os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "trace.json"
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=50).returncode == -9
     events = json.loads(path.read_text().rstrip().removesuffix(",") + "]")
-    assert [event["name"] for event in of_phase(events, "B")] == ["never ends"]
+    assert [event["name"] for event in of_phase(events, "B")] == ["NEGOTIATE_ALLREDUCE"]
 
 
 def test_interpreter_exit_completes_the_array(tmp_path: Path) -> None:
-    program = "import sys; from hvd_gossip.observe.timeline import Timeline; Timeline(sys.argv[1], 0).instant('a', 'b')"
+    program = "import sys; from hvd_gossip.observe.timeline import Timeline; Timeline(sys.argv[1]).span('a', 'b', 0, 1)"
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "trace.json")], check=True, timeout=50)
-    assert [event["name"] for event in of_phase(read(tmp_path / "trace.json"), "i")] == ["b", "timeline closed"]
+    events = read(tmp_path / "trace.json")
+    assert [event["name"] for event in of_phase(events, "X", "i")] == ["b", "timeline closed"]
 
 
 def test_odd_names_and_arguments_stay_valid_json(tmp_path: Path) -> None:
-    timeline = Timeline(tmp_path / "trace.json", rank=0)
-    timeline.instant('a "quoted"\nlane', "näme", {"path": tmp_path})
-    timeline.close()
-    event = of_phase(read(tmp_path / "trace.json"), "i")[0]
-    assert (event["name"], event["args"]) == ("näme", {"path": str(tmp_path)})
+    events = recorded(tmp_path / "t.json", span=[('a "quoted"\nrow', "näme", 0.0, 1.0, {"path": tmp_path})])
+    assert [(event["name"], event["args"]) for event in of_phase(events, "X")] == [("näme", {"path": str(tmp_path)})]
+    assert rows(events) == {1: 'a "quoted"\nrow'}
 
 
-@pytest.mark.parametrize("path", [None, "", "DYNAMIC"])
-def test_no_path_records_nothing(path: str | None) -> None:
-    timeline = open_timeline(path, 0)
-    assert isinstance(timeline, NullTimeline)
-    timeline.span("a", "b", 0, 1)
-    timeline.begin("a", "b")
-    timeline.end("a")
-    timeline.instant("a", "b")
-    timeline.counter("a", 1)
-    timeline.close()
+def test_files_of_several_ranks_can_be_joined(tmp_path: Path) -> None:
+    zero, two = (recorded(tmp_path / f"{rank}.json", rank=rank, span=[("x", "a", 0.0, 1.0)]) for rank in (0, 2))
+    assert rows(zero) == {1: "x [rank 0]"}
+    assert rows(two) == {2 * ROWS_OF_RANK + 1: "x [rank 2]"}
 
 
-def test_plain_path_is_rank_0s(tmp_path: Path) -> None:
-    opened = [open_timeline(str(tmp_path / "trace.json"), rank) for rank in range(3)]
-    for timeline in opened:
-        timeline.close()
-    assert [type(timeline) for timeline in opened] == [Timeline, NullTimeline, NullTimeline]
-    assert [path.name for path in tmp_path.iterdir()] == ["trace.json"]
+@pytest.mark.parametrize("setting", ["", "DYNAMIC"])
+def test_no_path_records_nothing(setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder = Recorder(setting, 0)
+    recorder.trace("x", "ALLREDUCE", 0.0, 1.0)
+    recorder.span("x", "b", 0.0, 1.0)
+    recorder.stop()
+    assert not list(tmp_path.iterdir())
+    assert recorder.enabled is (setting == "DYNAMIC")
 
 
-def test_path_with_rank_gives_every_rank_a_file(tmp_path: Path) -> None:
+def test_a_plain_path_is_rank_0s(tmp_path: Path) -> None:
     for rank in range(3):
-        open_timeline(str(tmp_path / "trace-{rank}.json"), rank).close()
+        recorder = Recorder(str(tmp_path / "trace.json"), rank)
+        recorder.trace("x", f"by rank {rank}", 0.0, 1.0)
+        recorder.stop()
+    assert [event["name"] for event in of_phase(read(tmp_path / "trace.json"), "X")] == ["by rank 0"]
+
+
+def test_a_path_with_rank_gives_every_rank_a_file(tmp_path: Path) -> None:
+    for rank in range(3):
+        Recorder(str(tmp_path / "trace-{rank}.json"), rank).stop()
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"trace-{rank}.json" for rank in range(3)]
-    assert {event["pid"] for event in read(tmp_path / "trace-2.json")} == {2}
+
+
+def test_recordings_begin_and_end_at_any_time(tmp_path: Path) -> None:
+    recorder = Recorder("DYNAMIC", 0)
+    for name in ("one", "two"):
+        recorder.trace("x", "unseen", 0.0, 1.0)
+        recorder.start(str(tmp_path / name), mark_cycles=name == "two")
+        recorder.trace("x", f"in {name}", 0.0, 1.0)
+        recorder.trace("", "CYCLE_START", 1.0, 1.0)
+        recorder.stop()
+        recorder.stop()
+    names = {
+        name: [event["name"] for event in of_phase(read(tmp_path / name), "X", "i")][:-1] for name in ("one", "two")
+    }
+    assert names == {"one": ["in one"], "two": ["in two", "CYCLE_START"]}
+
+
+def test_a_second_start_completes_the_first_file(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path / "one"), 0)
+    recorder.start(str(tmp_path / "two"))
+    assert [event["name"] for event in read(tmp_path / "one")] == ["timeline closed"]
+    recorder.stop()
+
+
+def test_without_the_variable_a_start_is_horovods_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Set HOROVOD_TIMELINE=DYNAMIC to enable dynamic timeline usage"):
+        Recorder("", 0).start(str(tmp_path / "trace.json"))
