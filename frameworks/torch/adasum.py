@@ -10,6 +10,7 @@ import torch
 
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Adasum
+from hvd_gossip.collectives.objections import POWER_OF_TWO, is_power_of_two
 from hvd_gossip.runtime import Runtime
 
 from .arrays import memory_of
@@ -24,9 +25,15 @@ R = TypeVar("R")
 
 
 class AdasumOfDeltas(CountingPasses):
-    """Every step is x <- x + Adasum_j(what the wrapped optimizer's step on rank j would add to x)."""
+    """Every step is x <- x + Adasum_j(what the wrapped optimizer's step on rank j would add to x).
+
+    Raises:
+        NotImplementedError: the number of ranks is not a power of two (Horovod's rule).
+    """
 
     def __init__(self, runtime: Runtime, options: Options, groups: ParamGroups) -> None:
+        if not is_power_of_two(runtime.world.size):
+            raise NotImplementedError(f"{POWER_OF_TWO}: there are {runtime.world.size}")
         super().__init__(runtime, options, groups)
         self._stepper = runtime.stepper()
 

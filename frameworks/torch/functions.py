@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from hvd_gossip.basics import operation_name, rank
-from hvd_gossip.objects import broadcast_object
+from hvd_gossip.objects import allgather_object as allgather_object
+from hvd_gossip.objects import broadcast_object as broadcast_object
 
 from .arrays import is_dense
 from .gather_ops import broadcast_async_

@@ -83,16 +83,13 @@ def check_alltoall_arguments() -> None:
         hvd.alltoall(ours(n), torch.ones(n, 1, dtype=torch.int32))
     with pytest.raises(ValueError, match="integer elements"):
         hvd.alltoall(ours(n), torch.ones(n))
-    with pytest.raises(ValueError, match="splits"):
-        hvd.alltoall(ours(n + 1), [1] * (n + 1))
-    with pytest.raises(ValueError, match="splits"):
-        hvd.alltoall(ours(n), [2] * n)
-    with pytest.raises(ValueError, match="splits"):
-        hvd.alltoall(ours(2 * n), [1] * (n - 1) + [-1])
+    for rows, splits in ((n + 1, [1] * (n + 1)), (n, [2] * n), (2 * n, [1] * (n - 1) + [-1])):
+        with pytest.raises((ValueError, hvd.HorovodInternalError), match="splits"):
+            hvd.alltoall(ours(rows), splits)
     with pytest.raises(ValueError, match="scalar"):
         hvd.alltoall(torch.tensor(1.0))
     if n > 1:
-        with pytest.raises(ValueError, match="splits"):
+        with pytest.raises(hvd.HorovodInternalError, match="splits"):
             hvd.alltoall(ours(n + 1))
     same(hvd.alltoall(ours(n)), torch.stack([ours(n, rank=rank)[hvd.rank()] for rank in range(n)]))
 

@@ -1,0 +1,14 @@
+"""op=Adasum, for tensors and in DistributedOptimizer, in real ranks."""
+
+import pytest
+
+from tests.torch_frontend.ranks import RANKS, assert_passed, checks_in
+
+FILE = "check_adasum.py"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("n", RANKS)
+@pytest.mark.parametrize("check", checks_in(FILE))
+def test_adasum(check: str, n: int) -> None:
+    assert_passed(FILE, check, n, timeout=110)
