@@ -9,7 +9,7 @@ import numpy as np
 from hvd_gossip.collectives import Request, Sum
 from hvd_gossip.collectives.cache import ResponseCache
 from hvd_gossip.collectives.coordinator import Coordinator
-from hvd_gossip.collectives.entries import Abort, Answer, Define, Departed, Entry, Evict, Execute, Failure
+from hvd_gossip.collectives.entries import Abort, Answer, ChangeSet, Define, Departed, Entry, Evict, Execute, Failure
 from hvd_gossip.collectives.state import State
 from hvd_gossip.collectives.wire import Submission
 
@@ -25,7 +25,7 @@ class Bench:
     def submit(
         self, rank: int, name: str, kind: str = "allreduce", length: int = 4, small: bool = False, **more: Any
     ) -> None:
-        array = None if kind == "barrier" else np.ones(length, np.float32)
+        array = None if kind in ("barrier", "join") else np.ones(length, np.float32)
         if kind == "allreduce":
             more.setdefault("op", Sum)
         request = Request(name, kind, array, **more)
@@ -254,3 +254,68 @@ def test_who_is_gone() -> None:
     assert state.live(1) == (1,)
     assert state.describe_gone() == "ranks 2-3 have shut down and rank 0 has failed"
     assert state.describe_gone(1) == "rank 2 has shut down"
+
+
+def test_who_joined_is_named_in_what_runs_without_it() -> None:
+    bench = Bench(3)
+    bench.submit(0, "x")
+    bench.submit(1, "small", small=True)
+    bench.submit(2, "join", "join")
+    assert bench.take() == []
+    assert bench.coordinator.missing(bench.coordinator.negotiations[0]) == [1]
+    bench.submit(1, "x")
+    bench.submit(0, "small", small=True)
+    entries = bench.take()
+    assert [one.absent for one in entries if isinstance(one, Execute | Answer)] == [(2,), (2,)]
+    for rank in (1, 0):
+        assert bench.take() == []
+        bench.submit(rank, "join", "join")
+    last = bench.take()[-1]
+    assert isinstance(last, Answer)
+    assert last.sizes == (0,)
+    assert bench.coordinator.negotiations == []
+
+
+def test_a_join_ends_after_what_it_completes() -> None:
+    """Rank 1 is the last to join, and what only waited for it still runs without it."""
+    bench = Bench(2)
+    bench.submit(0, "x", small=True)
+    bench.submit(0, "join", "join")
+    bench.submit(1, "join", "join")
+    answers = [one for one in bench.take() if isinstance(one, Answer)]
+    assert [one.absent for one in answers] == [(1,), ()]
+    assert np.frombuffer(answers[0].payload, np.float32).tolist() == [1, 1, 1, 1]
+
+
+def test_a_process_set_is_there_as_soon_as_it_is_agreed_on_and_gone_at_once() -> None:
+    bench = Bench(2)
+    ranks = np.array([1])
+    for rank in range(2):
+        bench.coordinator.submit(rank, [submission(Request("process_set", "add_process_set", ranks))])
+    bench.submit(1, "x", small=True, process_set=1)
+    assert kinds(bench.take()) == [ChangeSet, Define, Answer]
+    for rank in range(2):
+        bench.coordinator.submit(rank, [submission(Request("process_set", "remove_process_set", ranks))])
+    bench.submit(1, "x", small=True, process_set=1)
+    change, failure = bench.take()
+    assert change == ChangeSet(1, (), "")
+    assert failure == Failure(1, "x", (1,), False, "Process set 1 has been removed.")
+
+
+def test_no_request_takes_the_coordinator_down() -> None:
+    bench = Bench(2)
+    signature = Request("process_set", "remove_process_set", np.array([1])).signature()
+    for rank in range(2):
+        bench.coordinator.submit(rank, [Submission(signature._replace(shape=()), 0, None)])
+    odd = Request("x", "reducescatter", np.ones(3)).signature()._replace(dtype="nonsense")
+    for rank in range(2):
+        bench.coordinator.submit(rank, [Submission(odd, 0, b"1234")])
+    failures = bench.take()
+    assert {type(one) for one in failures} == {Failure}
+    bench.submit(0, "y", small=True)
+    bench.submit(1, "y", small=True)
+    assert kinds(bench.take()) == [Define, Answer]
+
+
+def submission(request: Request) -> Submission:
+    return Submission(request.signature(), 0, b"")

@@ -17,7 +17,8 @@ import pytest
 
 from hvd_gossip.buffers.cuda import CudaSpace
 from hvd_gossip.buffers.space import Space
-from hvd_gossip.collectives import Average, Collectives, ReduceOp, Request, Result, Sum
+from hvd_gossip.collectives import Adasum, Average, Collectives, ReduceOp, Request, Result, Sum
+from hvd_gossip.collectives.adasum import adasum_all
 from hvd_gossip.collectives.memory import DeviceMemory, is_on_device
 from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -79,11 +80,16 @@ class DeviceArray(np.ndarray):
     device = SimpleNamespace(id=0)  # type: ignore[assignment]
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        assert method == "__call__"
         plain = [np.asarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
-        assert out is not None, "kernels of transfers write into memory that is there"
+        if out is None:
+            return _deferred(lambda: ufunc(*plain, **options))
         target = np.asarray(out[0])
         _run(lambda: ufunc(*plain, out=target, **options))
         return out[0]
+
+    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
+        raise TypeError(f"{function.__name__} is NumPy's, and was given a device array")
 
     def __setitem__(self, key: Any, value: Any) -> None:
         target, source = np.asarray(self), np.asarray(value)
@@ -113,6 +119,29 @@ def _run(work: Callable[[], object]) -> None:
         Stream.current.enqueue(work)
 
 
+def _deferred(work: Callable[[], Any]) -> DeviceArray:
+    """What `work()` gives, in new memory that has rubbish in it until the work is done."""
+    with np.errstate(all="ignore"):
+        result = np.full_like(work(), 77)
+    _run(lambda: np.copyto(result, work()))
+    return result.view(DeviceArray)
+
+
+def _function(name: str) -> Callable[..., DeviceArray]:
+    function = getattr(np, name)
+
+    def call(*arguments: Any) -> DeviceArray:
+        return _deferred(lambda: function(*map(_plain, arguments)))
+
+    return call
+
+
+def _plain(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_plain(one) for one in argument]
+    return np.asarray(argument) if isinstance(argument, np.ndarray) else argument
+
+
 def empty(length: int, dtype: Any) -> DeviceArray:
     """Device memory with rubbish in it."""
     return np.full(length, 77).astype(dtype).view(DeviceArray)
@@ -133,6 +162,7 @@ CUPY = SimpleNamespace(
     ),
     empty=empty,
     **{name: getattr(np, name) for name in ("add", "minimum", "maximum", "multiply", "divide", "floor_divide")},
+    **{name: _function(name) for name in ("dot", "stack", "where")},
 )
 
 
@@ -141,7 +171,7 @@ def training_stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     """The framework's stream; and arrays' module is the stand-in."""
     stream = Stream()
     monkeypatch.setattr(CUPY.cuda, "get_current_stream", lambda: stream)
-    for module in ("memory", "reduction", "request"):
+    for module in ("adasum", "memory", "reduction", "request"):
         monkeypatch.setattr(f"hvd_gossip.collectives.{module}.module_of", lambda a: CUPY if is_on_device(a) else np)
     return stream
 
@@ -217,6 +247,59 @@ def test_broadcast_and_allgather(size: int, direct: bool) -> None:
         assert (plain(broadcast.output) == np.arange(500) + 1000 * (size - 1)).all()
         wanted = np.repeat(np.arange(size), [40 * rank + 3 for rank in range(size)])
         assert (plain(gathered.output) == wanted[:, None]).all()
+    cluster.leave()
+
+
+@both
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_alltoall_and_reducescatter(size: int, direct: bool) -> None:
+    cluster = make(size, direct, seed=size)
+    splits = [tuple((rank + other) % 4 * 30 for other in range(size)) for rank in range(size)]
+
+    async def main(rank: int, collectives: Collectives) -> tuple[Result, Result, Result]:
+        rows = on_device(np.full((sum(splits[rank]), 2), rank), np.int32)
+        split = collectives.submit(Request("a", "alltoall", rows, splits=splits[rank]))
+        half = collectives.submit(Request("h", "reducescatter", on_device(np.arange(301) % 5, BFLOAT16), Sum))
+        whole = collectives.submit(
+            Request("r", "reducescatter", on_device(np.full((7, 40), rank), np.int64), prescale=2.0)
+        )
+        return await split, await half, await whole
+
+    halves = []
+    for rank, (split, half, whole) in enumerate(cluster.run(main)):
+        wanted = np.repeat(np.arange(size), [splits[other][rank] for other in range(size)])
+        assert (plain(split.output) == wanted[:, None]).all()
+        assert split.sizes == tuple(splits[other][rank] for other in range(size))
+        halves.append(plain(half.output).astype(np.float64))
+        assert (plain(whole.output) == sum(2 * other for other in range(size)) // size).all()
+        assert len(plain(whole.output)) == whole.sizes[rank]
+    assert (np.concatenate(halves) == np.arange(301) % 5 * size).all()
+    cluster.leave()
+
+
+@both
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_adasum(size: int, direct: bool, dtype: Any) -> None:
+    cluster = make(size, direct, seed=size)
+    stream = np.random.default_rng(size)
+    numbers = [[stream.normal(1, 1, length).astype(dtype) for length in (300, 5)] for _ in range(size)]
+
+    async def main(rank: int, collectives: Collectives) -> list[Result]:
+        requests = [
+            Request(f"t{i}", "allreduce", on_device(array, dtype), Adasum, group="g", group_size=2)
+            for i, array in enumerate(numbers[rank])
+        ]
+        return await all_of(collectives.submit(request) for request in requests)
+
+    results = cluster.run(main)
+    for i in range(2):
+        wanted = np.empty_like(numbers[0][i])
+        adasum_all([mine[i] for mine in numbers], wanted, 1.0)
+        for result in results:
+            np.testing.assert_allclose(
+                plain(result[i].output), wanted, rtol=2e-3 if dtype is np.float16 else 1e-5, atol=1e-4
+            )
     cluster.leave()
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvd_gossip.collectives import ReduceOp, Request, Sum
-from hvd_gossip.collectives.eager import compute, payload_of, unpack
+from hvd_gossip.collectives import Adasum, Average, Min, ReduceOp, Request, Sum
+from hvd_gossip.collectives.eager import compute, payload_of, result_of, unpack
+from hvd_gossip.collectives.request import BY_ROWS
 from hvd_gossip.collectives.wire import Submission
 from tests.collectives.cluster import assert_reduced, reduced, reductions, values
 
@@ -18,8 +19,8 @@ from tests.collectives.cluster import assert_reduced, reduced, reductions, value
 def submissions(requests: list[Request], **options: Any) -> dict[int, Submission]:
     size = len(requests)
     return {
-        rank: Submission(0, len(request.array) if request.kind == "allgather" else 0,  # type: ignore[arg-type]
-                         payload_of(request, rank, size, **options))
+        rank: Submission(0, len(request.array) if request.kind in BY_ROWS else 0,  # type: ignore[arg-type]
+                         payload_of(request, rank, size, **options), request.splits)
         for rank, request in enumerate(requests)
     }  # fmt: skip
 
@@ -64,6 +65,46 @@ def test_broadcast_takes_the_roots_payload_and_the_others_send_none() -> None:
     outcome = compute(requests[0].signature(), sent)
     assert outcome is not None
     assert bytes(outcome[0]) == np.full(3, 1).tobytes()
+
+
+def test_every_rank_takes_its_rows_of_a_reducescatter() -> None:
+    requests = [Request("x", "reducescatter", np.full((5, 2), rank + 1.0), Sum) for rank in range(3)]
+    outcome = compute(requests[0].signature(), submissions(requests))
+    assert outcome is not None
+    results = [result_of(request, *outcome, (3, 5, 8), rank) for request, rank in zip(requests, (3, 5, 8), strict=True)]
+    assert [result.output.tolist() for result in results] == [[[6, 6]] * 2, [[6, 6]] * 2, [[6, 6]]]
+    assert {result.sizes for result in results} == {(2, 2, 1)}
+
+
+def test_every_rank_takes_its_column_of_an_alltoall() -> None:
+    arrays = [np.array([0, 1, 2, 99]), np.array([10, 11]), np.array([20, 21])]
+    splits: list[tuple[int, ...]] = [(1, 0, 2), (0, 1, 1), (2, 0, 0)]
+    requests = [Request("x", "alltoall", array, splits=one) for array, one in zip(arrays, splits, strict=True)]
+    outcome = compute(requests[0].signature(), submissions(requests))
+    assert outcome is not None
+    results = [result_of(request, *outcome, (0, 1, 2), rank) for rank, request in enumerate(requests)]
+    assert [result.output.tolist() for result in results] == [[0, 20, 21], [10], [1, 2, 11]]
+    assert [result.sizes for result in results] == [(1, 0, 2), (0, 1, 0), (2, 1, 0)]
+
+
+def test_an_alltoall_of_many_ranks_is_not_small() -> None:
+    request = Request("x", "alltoall", np.empty(0))
+    assert payload_of(request, 0, 11, eager_bytes=1000) is not None
+    assert payload_of(request, 0, 12, eager_bytes=1000) is None
+
+
+def test_absent_ranks_are_zeros() -> None:
+    requests = [Request("x", "allreduce", np.array([4.0, -4.0]), op) for op in (Average, Min, Adasum)]
+    for request, wanted in zip(requests, ([2, -2], [0, -4], [4, -4]), strict=True):
+        outcome = compute(request.signature(), submissions([request]), absent=(1,))
+        assert outcome is not None
+        assert outcome[0].view(np.float64).tolist() == wanted
+
+
+def test_join() -> None:
+    sent = dict(reversed(submissions([Request("j", "join")] * 3).items()))
+    assert compute(Request("j", "join").signature(), sent) == (b"", (0,))
+    assert result_of(Request("j", "join"), b"", (2,), (0, 1, 2), 1) == (None, (), (0, 1, 2), 2)
 
 
 def test_barrier() -> None:

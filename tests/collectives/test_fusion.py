@@ -32,6 +32,11 @@ def test_up_to_the_threshold() -> None:
     assert names(fuse([reduce("a"), reduce("b")], 0)) == [["a"], ["b"]]
 
 
+def test_only_what_the_same_ranks_take_part_in() -> None:
+    absent = {(0, "b"): (2,), (0, "d"): (2,), (0, "e"): (1, 2)}
+    assert names(fuse([reduce(name) for name in "abcde"], 1 << 20, absent)) == [["a", "c"], ["b", "d"], ["e"]]
+
+
 def test_two_types_in_turn_make_two_transfers() -> None:
     mixed = [reduce(str(i), dtype=("float32", "float16")[i % 2]) for i in range(6)]
     assert names(fuse(mixed, 1 << 20)) == [["0", "2", "4"], ["1", "3", "5"]]

@@ -51,6 +51,30 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "Mismatched allgather tensor shapes for 'x': ranks 0-1 submitted shape [*, 3], but rank 2 submitted shape [*, 4].",
     ),
     (
+        "later dimensions of alltoall",
+        {"kind": "alltoall", "array": np.ones((3, 3))},
+        {"kind": "alltoall", "array": np.ones((6, 4))},
+        "Mismatched alltoall tensor shapes for 'x': ranks 0-1 submitted shape [*, 3], but rank 2 submitted shape [*, 4].",
+    ),
+    (
+        "rows of reducescatter",
+        {"kind": "reducescatter", "array": F32},
+        {"kind": "reducescatter", "array": np.ones(5, np.float32)},
+        "Mismatched reducescatter tensor shapes for 'x': ranks 0-1 submitted shape [4], but rank 2 submitted shape [5].",
+    ),
+    (
+        "op of reducescatter",
+        {"kind": "reducescatter", "array": F32, "op": Sum},
+        {"kind": "reducescatter", "array": F32},
+        "Mismatched reduction operations for 'x': ranks 0-1 submitted Sum, but rank 2 submitted Average.",
+    ),
+    (
+        "dtype of alltoall",
+        {"kind": "alltoall", "array": np.ones(3, np.float32)},
+        {"kind": "alltoall", "array": np.ones(3, np.float64)},
+        "Mismatched data types for 'x': ranks 0-1 submitted float32, but rank 2 submitted float64.",
+    ),
+    (
         "op",
         {"kind": "allreduce", "array": F32, "op": Sum},
         {"kind": "allreduce", "array": F32, "op": Max},

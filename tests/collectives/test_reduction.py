@@ -129,3 +129,22 @@ def test_identity_of_one_rank() -> None:
 
 def test_every_type_is_tried() -> None:
     assert {dtype.kind for dtype in DTYPES} >= set("iufc")
+
+
+@pytest.mark.parametrize(
+    ("op", "wanted"), [(Min, [-2, 0]), (Max, [0, 3]), (Product, [0, 0]), (Sum, [-2, 3]), (Average, [-1, 1.5])]
+)
+def test_zeros_of_who_sends_nothing(op: ReduceOp, wanted: list[float]) -> None:
+    for dtype in (np.float16, np.float64):
+        values, out = np.array([-2, 3], dtype), np.empty(2, dtype)
+        reduction = Reduction(values, op, 2, zeros=True)
+        assert not reduction.is_identity or op is Sum
+        reduction.reduce_one(out, values)
+        assert out.tolist() == wanted
+
+
+def test_false_of_who_sends_nothing() -> None:
+    values, out = np.array([True, False]), np.empty(2, bool)
+    for op, wanted in ((Min, [False, False]), (Max, [True, False]), (Product, [False, False])):
+        Reduction(values, op, 2, zeros=True).reduce_one(out, values)
+        assert out.tolist() == wanted

@@ -100,6 +100,63 @@ def test_shutdown_time_fails_it_on_all_ranks_and_the_next_operation_works() -> N
     ]
 
 
+def test_the_new_kinds_are_reported_by_their_names() -> None:
+    reports: list[str] = []
+    cluster = make(3, reports, stall_check_time=1.0)
+
+    async def main(rank: int, collectives: Collectives) -> None:
+        number = await collectives.add_process_set([0, 2])
+        await cluster.endpoints[rank].sleep(1.5 if rank == 2 else 0.0)
+        futures = [collectives.submit(Request(kind, kind, np.ones(3))) for kind in ("alltoall", "reducescatter")]
+        if rank != 1:
+            futures.append(collectives.submit(Request("set", "barrier", process_set=number)))
+        await all_of(futures)
+        await collectives.remove_process_set(number)
+
+    cluster.run(main)
+    assert sorted(line.split(" [")[0].strip() for line in reports[0].splitlines()[1:]) == [
+        "alltoall 'alltoall': 1 s",
+        "barrier 'set': 1 s",
+        "reducescatter 'reducescatter': 1 s",
+    ]
+    assert reports[0].count("[ready: rank 0] [missing: rank 2]") == 1
+    assert reports[0].count("[ready: ranks 0-1] [missing: rank 2]") == 2
+
+
+def test_a_join_waits_patiently_as_long_as_the_others_work() -> None:
+    """Ten seconds of steps are no stall of the join, nor is it given up; a second and a half without any is one."""
+    reports: list[str] = []
+    cluster = make(3, reports, stall_check_time=1.0, stall_shutdown_time=3.0)
+
+    async def main(rank: int, collectives: Collectives) -> int:
+        if rank:
+            for _ in range(20):
+                await cluster.endpoints[rank].sleep(0.5)
+                await collectives.submit(Request("x", "allreduce", np.ones(3)))
+            assert reports == []
+            await cluster.endpoints[rank].sleep(1.5)
+        return (await collectives.submit(Request("join", "join"))).last_joined
+
+    assert set(cluster.run(main)) <= {1, 2}
+    assert [report.splitlines()[1].strip() for report in reports] == [
+        "join 'join': 1 s [ready: rank 0] [missing: ranks 1-2]"
+    ]
+
+
+def test_a_joined_rank_is_not_reported_as_missing() -> None:
+    reports: list[str] = []
+    cluster = make(3, reports, stall_check_time=1.0)
+
+    async def main(rank: int, collectives: Collectives) -> None:
+        if rank:
+            await cluster.endpoints[rank].sleep(1.5 * rank)
+            await collectives.submit(Request("x", "allreduce", np.ones(3)))
+        await collectives.submit(Request("join", "join"))
+
+    cluster.run(main)
+    assert any("allreduce 'x': 1 s [ready: rank 1] [missing: rank 2]" in report for report in reports)
+
+
 def test_shutdown_time_without_reports() -> None:
     cluster = make(2, [], stall_check_time=0.0, stall_shutdown_time=5.0)
     future = cluster.collectives[0].submit(Request("x", "barrier"))

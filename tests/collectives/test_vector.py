@@ -40,3 +40,9 @@ def test_views_reach_into_arrays_of_any_shape() -> None:
     view[...] = 1
     assert matrix.tolist() == [[0, 0, 1], [1, 1, 0]]
     assert vector.view(6, 7) == np.array([7.0])
+
+
+def test_which_array_an_element_lies_in() -> None:
+    vector = Vector([np.ones(2), np.ones(0), np.ones((2, 2))])
+    assert vector.bounds == [0, 2, 2, 6]
+    assert [vector.index_of(start) for start in range(6)] == [0, 0, 2, 2, 2, 2]
