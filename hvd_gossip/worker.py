@@ -51,7 +51,8 @@ class Worker:
 
     @contextmanager
     def consensus(self) -> Iterator[None]:
-        """Inside, the flat buffers hold the exact mean over the live workers; after, each worker's own values, bit by bit.
+        """Inside, the flat buffers hold the exact mean over the live workers that have not joined; after, each worker's own
+        values, bit by bit.
 
         A collective: every live worker enters, at a place of its own choosing.
         """

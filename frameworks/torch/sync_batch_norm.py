@@ -122,7 +122,11 @@ class _Normalize(torch.autograd.Function):
         ctx.count, ctx.name, ctx.process_set = count, name, process_set
         ctx.mark_non_differentiable(mean, variance)
         scale, shift = (None if one is None else one.to(wide.dtype) for one in (weight, bias))
-        output = functional.batch_norm(wide, narrow_mean, narrow_variance, scale, shift, eps=eps) if x.numel() else wide
+        output = (
+            functional.batch_norm(wide, narrow_mean, narrow_variance, scale, shift, eps=eps)
+            if x.numel()
+            else wide.clone()
+        )
         return output.to(x.dtype), mean, variance, count
 
     @staticmethod

@@ -228,6 +228,17 @@ def check_horovod_2241_uneven_numbers_of_evaluations_keep_ranks_in_step() -> Non
         norm(batch(hvd.rank(), (), step).to(torch.float32)).sum().backward()
 
 
+def check_horovod_2241_ranks_that_have_joined_are_an_error_and_no_stall() -> None:
+    if hvd.size() == 1:
+        return
+    norm = hvd.SyncBatchNorm(FEATURES)
+    if hvd.rank() > 0:
+        with pytest.raises(hvd.HorovodInternalError, match="not supported with Join"):
+            norm(torch.randn(4, FEATURES))
+    hvd.join()
+    assert torch.isfinite(norm(torch.randn(4, FEATURES))).all()
+
+
 def check_horovod_2450_one_small_message_each_way() -> None:
     norm = hvd.SyncBatchNorm(FEATURES)
     x = batch(hvd.rank(), (7, 7)).to(torch.float32).requires_grad_()
