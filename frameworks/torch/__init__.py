@@ -69,6 +69,8 @@ from hvd_gossip.torch.mpi_ops import rocm_built as rocm_built
 from hvd_gossip.torch.mpi_ops import shutdown as shutdown
 from hvd_gossip.torch.mpi_ops import size as size
 from hvd_gossip.torch.mpi_ops import sparse_allreduce_async as sparse_allreduce_async
+from hvd_gossip.torch.mpi_ops import start_timeline as start_timeline
+from hvd_gossip.torch.mpi_ops import stop_timeline as stop_timeline
 from hvd_gossip.torch.mpi_ops import synchronize as synchronize
 from hvd_gossip.torch.optimizer import DistributedOptimizer as DistributedOptimizer
 from hvd_gossip.torch.sampler import WorkSharingSampler as WorkSharingSampler

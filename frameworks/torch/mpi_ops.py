@@ -52,6 +52,8 @@ from hvd_gossip.basics import remove_process_set as remove_process_set
 from hvd_gossip.basics import rocm_built as rocm_built
 from hvd_gossip.basics import shutdown as shutdown
 from hvd_gossip.basics import size as size
+from hvd_gossip.basics import start_timeline as start_timeline
+from hvd_gossip.basics import stop_timeline as stop_timeline
 from hvd_gossip.collectives import Adasum as Adasum
 from hvd_gossip.collectives import Average as Average
 from hvd_gossip.collectives import Max as Max
