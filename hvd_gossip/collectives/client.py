@@ -126,21 +126,23 @@ class Client:
             one.fail(reason)
 
     def _refusal(self, signature: Signature) -> Exception | None:
-        what = f"{signature.kind} {signature.name!r}"
-        if self.closed:
-            return HorovodInternalError(f"{what} cannot be submitted: {self.closed}")
+        """Why a request cannot even be submitted, or None."""
         ranks = self._state.process_sets.get(signature.process_set)
-        if ranks is None:
-            return ValueError(f"{what}: process set {signature.process_set} does not exist or has not been registered.")
-        if self._rank not in ranks:
-            return ValueError(f"{what}: Rank {self._rank} is not a member of the provided process set.")
-        if signature.op == ReduceOp.ADASUM and not is_power_of_two(len(ranks)):
-            return NotImplementedError(f"{what}: {POWER_OF_TWO}: {len(ranks)} take part")
-        if signature.kind == "broadcast" and signature.root_rank not in ranks:
-            return ValueError(f"{what}: root rank {signature.root_rank} is not one of {name_ranks(ranks)}")
-        if signature.key in self._pending or signature.key in self._executing:
-            return ValueError(DUPLICATE.format(kind=signature.kind, name=signature.name))
-        return None
+        kind, text = signature.kind, ""
+        error: type[Exception] = ValueError
+        if self.closed:
+            error, text = HorovodInternalError, f"cannot be submitted: {self.closed}"
+        elif ranks is None:
+            text = f"process set {signature.process_set} does not exist or has not been registered."
+        elif self._rank not in ranks:
+            text = f"Rank {self._rank} is not a member of the provided process set."
+        elif kind == "broadcast" and signature.root_rank not in ranks:
+            text = f"root rank {signature.root_rank} is not one of {name_ranks(ranks)}"
+        elif signature.op == ReduceOp.ADASUM and not is_power_of_two(len(ranks)):
+            error, text = NotImplementedError, f"{POWER_OF_TWO}: {len(ranks)} take part"
+        elif signature.key in self._pending or signature.key in self._executing:
+            return ValueError(DUPLICATE.format(kind=kind, name=signature.name))
+        return error(f"{kind} {signature.name!r}: {text}") if text else None
 
     def _enqueue(self, pending: Pending) -> None:
         pending.sent_id = None

@@ -305,7 +305,8 @@ class Coordinator:
         signature = negotiation.signature
         if self._table.pop(signature.key, None) is not None and self._tracer is not None:
             self._tracer.negotiated(signature, negotiation.since)
-        self._joins.discard(signature.key)
+        if self._joins:
+            self._joins.discard(signature.key)
         names = self._groups.get((signature.process_set, signature.group)) if signature.group else None
         if names is not None:
             names.discard(signature.key)

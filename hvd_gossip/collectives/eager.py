@@ -53,21 +53,27 @@ def compute(
         submissions: by rank; at least one.
         absent: ranks that have joined: they count as zeros unless the operation is `live_only`.
     """
-    parts = {rank: submissions[rank].payload for rank in sorted(submissions)}
-    if any(part is None for part in parts.values()):
+    ranks = sorted(submissions)
+    parts = [submissions[rank].payload for rank in ranks]
+    if any(part is None for part in parts):
         return None
     if signature.kind in REDUCING:
         if absent and not signature.live_only:
-            zeros = bytes(signature.nbytes)
-            parts = dict(sorted((parts | dict.fromkeys(absent, zeros)).items()))
-        return _reduce(signature, list(parts.values())), ()
+            parts = _with_zeros(signature, submissions, absent)
+        return _reduce(signature, parts), ()
     if signature.kind == "allgather":
-        return b"".join(parts.values()), tuple(submissions[rank].length for rank in parts)
+        return b"".join(parts), tuple(submissions[rank].length for rank in ranks)
     if signature.kind == "alltoall":
-        return _alltoall(signature, [submissions[rank] for rank in parts])
+        return _alltoall(signature, [submissions[rank] for rank in ranks])
     if signature.kind == "join":
         return b"", (next(reversed(submissions)),)
     return submissions[signature.root_rank].payload if signature.kind == "broadcast" else b"", ()
+
+
+def _with_zeros(signature: Signature, submissions: Mapping[int, Submission], absent: tuple[int, ...]) -> list[Any]:
+    """The payloads in the order of the ranks, the absent ones' included."""
+    zeros = bytes(signature.nbytes)
+    return [submissions[rank].payload if rank in submissions else zeros for rank in sorted((*submissions, *absent))]
 
 
 def _reduce(signature: Signature, parts: list[Any]) -> Any:

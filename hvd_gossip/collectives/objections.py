@@ -20,6 +20,8 @@ def objection(negotiation: Negotiation) -> str:
     """Why a complete negotiation fails on every rank, or ""."""
     signature, submissions = negotiation.signature, negotiation.submissions
     kind, name = signature.kind, signature.name
+    if kind == "allreduce" and signature.op != ReduceOp.ADASUM:
+        return ""
     if negotiation.absent and _needs_absent(negotiation):
         advice = " Specify sparse_as_dense=True if using DistributedOptimizer." if kind == "allgather" else ""
         who = name_ranks(negotiation.absent)
@@ -28,7 +30,7 @@ def objection(negotiation: Negotiation) -> str:
         return f"broadcast {name!r}: root rank {signature.root_rank} does not take part"
     if kind == "alltoall":
         return _wrong_splits(negotiation)
-    if kind == "allreduce" and signature.op == ReduceOp.ADASUM:
+    if kind == "allreduce":
         count = len(submissions) + (0 if signature.live_only else len(negotiation.absent))
         if not is_power_of_two(count):
             return f"allreduce {name!r}: {POWER_OF_TWO}: {count} take part"

@@ -149,7 +149,7 @@ class Request:
             is_join = kind == "join"  # it waits neither for its name nor for who is gone
             name, live_only = (JOIN, True) if is_join else (self.name, self.live_only)
             return Signature(name, kind, process_set=self.process_set, live_only=live_only)
-        if kind in PROCESS_SET_KINDS:
+        if self.name == PROCESS_SET and kind in PROCESS_SET_KINDS:
             return Signature(self.name, kind, shape=tuple(array.tolist()), live_only=True)
         device = "GPU" if is_on_device(array) else "CPU"
         shape, reduces = array.shape, kind in REDUCING
