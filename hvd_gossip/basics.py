@@ -17,12 +17,6 @@ from hvd_gossip.process_sets import remove_process_set as remove_process_set
 is_initialized = runtime.is_initialized
 
 
-def require_global(process_set: object) -> None:
-    """Raises NotImplementedError unless the process set is the global one."""
-    if process_set is not global_process_set:
-        raise NotImplementedError(f"only the global process set is built so far; got {process_set!r}")
-
-
 def init(comm: Any = None, process_sets: Sequence[ProcessSet] | str | None = None, **settings: object) -> None:
     """Starts hvd-gossip in this process. Called again, it does nothing (as Horovod's).
 

@@ -129,7 +129,7 @@ class Request:
     def __post_init__(self) -> None:
         if not self.name or len(self.name.encode()) > MAX_NAME:
             raise ValueError(f"an operation needs a name of 1 to {MAX_NAME} bytes, not {self.name!r:.80}")
-        if self.kind not in KINDS and self.kind not in PROCESS_SET_KINDS:
+        if self.kind not in KINDS and not (self.name == PROCESS_SET and self.kind in PROCESS_SET_KINDS):
             raise ValueError(f"{self.name}: unknown kind of operation {self.kind!r}; there are {', '.join(KINDS)}")
         if self.kind not in WITHOUT_ARRAY:
             self._check_arrays()
@@ -149,7 +149,7 @@ class Request:
             is_join = kind == "join"  # it waits neither for its name nor for who is gone
             name, live_only = (JOIN, True) if is_join else (self.name, self.live_only)
             return Signature(name, kind, process_set=self.process_set, live_only=live_only)
-        if self.name == PROCESS_SET and kind in PROCESS_SET_KINDS:
+        if kind in PROCESS_SET_KINDS:
             return Signature(self.name, kind, shape=tuple(array.tolist()), live_only=True)
         device = "GPU" if is_on_device(array) else "CPU"
         shape, reduces = array.shape, kind in REDUCING
