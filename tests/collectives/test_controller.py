@@ -131,6 +131,26 @@ def test_64_ranks() -> None:
     cluster.leave()
 
 
+@pytest.mark.parametrize("eager_bytes", [0, 1 << 20])
+def test_a_group_of_allgathers_of_different_types_and_lengths(eager_bytes: int) -> None:
+    cluster = Cluster(3, eager_bytes=eager_bytes)
+
+    async def main(rank: int, collectives: Collectives) -> list[Result]:
+        arrays = [np.full((rank, 2), rank, np.float32), np.full(3 - rank, rank, np.int64)]
+        futures = [
+            collectives.submit(Request(f"x{i}", "allgather", array, group="g", group_size=2))
+            for i, array in enumerate(arrays)
+        ]
+        assert not futures[0].done()
+        return await all_of(futures)
+
+    for first, second in cluster.run(main):
+        assert first.output.tolist() == [[1, 1], [2, 2], [2, 2]]
+        assert second.output.tolist() == [0, 0, 0, 1, 1, 2]
+        assert (first.sizes, second.sizes) == ((0, 1, 2), (3, 2, 1))
+    cluster.leave()
+
+
 def test_small_operations_take_one_round_trip() -> None:
     """Latency is the point of the eager path: two messages' time, whatever the cycle time."""
     world = SimulatedWorld(4)
