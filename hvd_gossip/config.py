@@ -19,6 +19,7 @@ from hvd_gossip import setting_views
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import (
+    TRUE_WORDS,
     Boolean,
     Choice,
     Integer,
@@ -32,6 +33,8 @@ from hvd_gossip.setting import (
     did_you_mean,
 )
 
+THREADS_DISABLE = "HOROVOD_MPI_THREADS_DISABLE"
+"""Horovod's variable for an MPI without threads: what mpi_thread_level=serialized says, where that is not given."""
 PREFIX = "HVD_GOSSIP_"
 """Of the settings' own variables. What the package's parts tell each other begins with an underscore instead."""
 
@@ -288,6 +291,8 @@ def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, st
         text = environ.get(setting.environment)
         if text and name not in given:
             given[name] = setting.read(text, f"environment variable {setting.environment}")
+    if "mpi_thread_level" not in given and environ.get(THREADS_DISABLE, "").strip().lower() in TRUE_WORDS:
+        given["mpi_thread_level"] = "serialized"
     return Config(**given)
 
 

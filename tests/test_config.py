@@ -187,6 +187,18 @@ def test_horovods_variables_are_the_only_ones_of_their_settings() -> None:
     assert load({}, {"HOROVOD_TIMELINE_MARK_CYCLES": "True", "HOROVOD_CYCLE_TIME": "0.5"}).timeline_mark_cycles
 
 
+@pytest.mark.parametrize(
+    ("environ", "level"),
+    [
+        ({"HOROVOD_MPI_THREADS_DISABLE": "1"}, "serialized"),
+        ({"HOROVOD_MPI_THREADS_DISABLE": "0"}, "multiple"),
+        ({"HOROVOD_MPI_THREADS_DISABLE": "1", "HVD_GOSSIP_MPI_THREAD_LEVEL": "multiple"}, "multiple"),
+    ],
+)
+def test_horovods_variable_for_an_mpi_without_threads(environ: dict[str, str], level: str) -> None:
+    assert config.load(environ=environ).mpi_thread_level == level
+
+
 def test_names_come_from_the_registries() -> None:
     for algorithm in ALGORITHMS:
         assert load({"algorithm": algorithm.upper()}, {}).algorithm == algorithm

@@ -91,6 +91,23 @@ def test_what_is_shared_by_all_frameworks(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
+def test_run_is_reached_by_all_of_its_names(way: str) -> None:
+    code = """
+        import horovod, hvd_gossip
+        from horovod import run
+        from horovod.runner import run as second
+        from horovod.runner.launch import run_commandline
+        from hvd_gossip.launch.cli import horovodrun
+        print(run is second is horovod.run is hvd_gossip.run, run_commandline is horovodrun)
+        try:
+            horovod.walk
+        except AttributeError as error:
+            print(error)
+    """
+    assert python(way, code) == "True True\nmodule 'horovod' has no attribute 'walk'\n"
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_a_real_horovod_loses(way: str, real: Path) -> None:
     code = """
         import horovod

@@ -8,8 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from hvd_gossip.errors import ConfigError, LaunchError
 from hvd_gossip.launch.hosts import Host
-from hvd_gossip.launch.mpirun import Flavour, Job, LaunchError, Mpirun, build_command, find_mpirun, identify
+from hvd_gossip.launch.mpirun import (
+    Flavour,
+    Job,
+    Mpirun,
+    build_command,
+    find_mpirun,
+    identify,
+    ssh_agent,
+    ssh_args,
+    variables,
+)
 
 OPEN_MPI_5 = "mpirun (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n"
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.6\n\nReport bugs to http://www.open-mpi.org/community/help/\n"
@@ -157,3 +168,111 @@ def test_one_that_does_not_run_is_named(tmp_path: Path) -> None:
 
 def test_the_real_one_is_found() -> None:
     assert find_mpirun().flavour in Flavour
+
+
+@pytest.mark.parametrize(
+    ("flavour", "expected"),
+    [
+        (Flavour.OPEN_MPI_5, ["--prtemca", "plm_ssh_args", "-p 2222 -i 'my key'"]),
+        (Flavour.OPEN_MPI_4, ["--mca", "plm_rsh_args", "-p 2222 -i 'my key'"]),
+    ],
+)
+def test_ssh_s_port_and_key(flavour: Flavour, expected: list[str]) -> None:
+    """--ssh-port and --ssh-identity-file."""
+    mpirun = Mpirun("mpirun", flavour, "x")
+    words = ssh_args(mpirun, {}, 2222, "my key")
+    assert words == ("-p", "2222", "-i", "my key")
+    arguments = command(flavour, Job(2, COMMAND, ssh_args=words))
+    at = arguments.index(expected[1])
+    assert arguments[at - 1 : at + 2] == expected
+    assert variables(mpirun, Job(2, COMMAND, ssh_args=words), {}) == {}
+
+
+def test_mpich_is_told_of_ssh_by_a_variable() -> None:
+    mpich = Mpirun("mpiexec", Flavour.MPICH, "x")
+    words = ssh_args(mpich, {"HYDRA_LAUNCHER_EXTRA_ARGS": "-o ConnectionAttempts=10"}, 22, None)
+    assert variables(mpich, Job(2, COMMAND, ssh_args=words), {}) == {
+        "HYDRA_LAUNCHER_EXTRA_ARGS": "-o ConnectionAttempts=10 -p 22"
+    }
+
+
+def test_what_a_variable_says_to_ssh_holds_beside_the_flags() -> None:
+    told = {"OMPI_MCA_plm_rsh_args": "-o ConnectionAttempts=10"}
+    for flavour in (Flavour.OPEN_MPI_4, Flavour.OPEN_MPI_5):
+        mpirun = Mpirun("mpirun", flavour, "x")
+        assert ssh_args(mpirun, told, 22, None) == ("-o", "ConnectionAttempts=10", "-p", "22")
+        assert ssh_args(mpirun, told, None, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("flavour", "expected"),
+    [
+        (Flavour.OPEN_MPI_5, {("btl_tcp_if_include", "eth0,eth1"), ("prte_if_include", "eth0,eth1")}),
+        (Flavour.OPEN_MPI_4, {("btl_tcp_if_include", "eth0,eth1"), ("oob_tcp_if_include", "eth0,eth1")}),
+    ],
+)
+def test_network_interfaces(flavour: Flavour, expected: set[tuple[str, str]]) -> None:
+    assert expected <= pairs(command(flavour, Job(2, COMMAND, interfaces=("eth0", "eth1"))))
+
+
+def test_mpich_takes_one_network_interface() -> None:
+    assert ("-iface", "eth0") in pairs(command(Flavour.MPICH, Job(2, COMMAND, interfaces=("eth0",))))
+    with pytest.raises(ConfigError, match="MPICH uses one network interface: name one of eth0, eth1"):
+        command(Flavour.MPICH, Job(2, COMMAND, interfaces=("eth0", "eth1")))
+
+
+@pytest.mark.parametrize(
+    ("flavour", "btl"), [(Flavour.OPEN_MPI_5, "tcp,sm,self"), (Flavour.OPEN_MPI_4, "tcp,vader,self")]
+)
+def test_tcp_only(flavour: Flavour, btl: str) -> None:
+    assert {("pml", "ob1"), ("btl", btl)} <= pairs(command(flavour, Job(2, COMMAND, tcp=True)))
+    assert variables(Mpirun("mpirun", flavour, "x"), Job(2, COMMAND, tcp=True), {}) == {}
+
+
+def test_tcp_only_for_mpich_is_said_to_the_libraries_below_it() -> None:
+    mpich = Mpirun("mpiexec", Flavour.MPICH, "x")
+    assert variables(mpich, Job(2, COMMAND, tcp=True), {}) == {"FI_PROVIDER": "tcp", "UCX_TLS": "tcp,self,sm"}
+
+
+@pytest.mark.parametrize("flavour", list(Flavour))
+def test_binding_arguments_are_instead_of_ours(flavour: Flavour) -> None:
+    """--binding-args="--rankfile myrankfile": nothing of ours says where ranks run."""
+    arguments = command(flavour, Job(2, COMMAND, binding=("--rankfile", "myrankfile")))
+    assert ("--rankfile", "myrankfile") in pairs(arguments)
+    assert not {"--map-by", "--bind-to", "-bind-to"} & set(arguments)
+
+
+def test_more_ranks_than_cores_are_allowed_whatever_binds_them() -> None:
+    bound = Job(2, COMMAND, binding=("--bind-to", "core"), oversubscribe=True)
+    assert ("--map-by", ":OVERSUBSCRIBE") in pairs(command(Flavour.OPEN_MPI_5, bound))
+
+
+def test_open_mpi_5_gets_two_dashes() -> None:
+    """Horovod's documentation writes -bind-to none -map-by slot -mca btl ^openib, which Open MPI 5 refuses."""
+    own = ("-mca", "btl", "^openib", "-bind-to", "core", "-x", "A=-b", "-np", "--mca", "-1")
+    assert command(Flavour.OPEN_MPI_5, Job(2, COMMAND, mpi_args=own))[-10:] == [
+        *("--mca", "btl", "^openib", "--bind-to", "core", "-x", "A=-b", "-np", "--mca", "-1")
+    ]
+    assert command(Flavour.OPEN_MPI_4, Job(2, COMMAND, mpi_args=own))[-10:] == list(own)
+
+
+def test_only_open_mpi_5_needs_the_mpi_operator_s_variables_translated() -> None:
+    environ = {"OMPI_MCA_orte_default_hostfile": "/etc/mpi/hostfile"}
+    found = {flavour: variables(Mpirun("mpirun", flavour, "x"), Job(2, COMMAND), environ) for flavour in Flavour}
+    assert found.pop(Flavour.OPEN_MPI_5) == {"PRTE_MCA_prte_default_hostfile": "/etc/mpi/hostfile"}
+    assert not any(found.values())
+
+
+@pytest.mark.parametrize(
+    ("mpi_args", "environ", "agent"),
+    [
+        ((), {}, "ssh"),
+        (("--prtemca", "plm_ssh_agent", "/own"), {"OMPI_MCA_plm_rsh_agent": "/etc/mpi/kubexec.sh"}, "/own"),
+        (("-launcher", "rsh", "-launcher-exec", "/own"), {}, "/own"),
+        ((), {"OMPI_MCA_plm_rsh_agent": "/etc/mpi/kubexec.sh"}, "/etc/mpi/kubexec.sh"),
+        ((), {"HYDRA_LAUNCHER_EXEC": "/h"}, "/h"),
+    ],
+)
+def test_what_reaches_other_hosts(mpi_args: tuple[str, ...], environ: dict[str, str], agent: str) -> None:
+    mpirun = Mpirun("mpirun", Flavour.OPEN_MPI_5, "x")
+    assert ssh_agent(mpirun, Job(2, COMMAND, mpi_args=mpi_args), environ) == agent

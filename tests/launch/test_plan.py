@@ -12,7 +12,8 @@ import pytest
 from hvd_gossip.errors import ConfigError, TopologyError
 from hvd_gossip.launch import plan as planning
 from hvd_gossip.launch.hosts import Host
-from hvd_gossip.launch.plan import AGENT, Plan, make_plan
+from hvd_gossip.launch.mpirun import Flavour
+from hvd_gossip.launch.plan import AGENT, Network, Plan, make_plan
 
 ENVIRON: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
 ELSEWHERE = (Host("far.example", 4),)
@@ -141,3 +142,51 @@ def test_more_ranks_than_cores_or_slots(
 )
 def test_whether_agents_may_call_from_elsewhere(more: dict[str, Any], remote: bool) -> None:
     assert plan(**more).remote is remote
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "seconds"),
+    [
+        (None, {}, 30.0),
+        (None, {"HOROVOD_START_TIMEOUT": "600"}, 600.0),
+        (5.0, {"HOROVOD_START_TIMEOUT": "600"}, 5.0),
+        (0, {}, 0),
+    ],
+)
+def test_how_long_a_start_may_take(given: float | None, environ: dict[str, str], seconds: float) -> None:
+    assert plan(start_timeout=given, environ={**ENVIRON, **environ}).start_timeout == seconds
+
+
+def test_a_time_limit_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="HOROVOD_START_TIMEOUT=soon: expected seconds"):
+        plan(environ={**ENVIRON, "HOROVOD_START_TIMEOUT": "soon"})
+    with pytest.raises(ConfigError, match="start time-out -1: expected seconds"):
+        plan(start_timeout=-1)
+
+
+def test_network_interfaces_must_exist_here() -> None:
+    assert plan(network=Network(interfaces=("lo",))).job.interfaces == ("lo",)
+    with pytest.raises(ConfigError, match=r"no network interface 'nic7'; it has .*\blo\b"):
+        plan(network=Network(interfaces=("lo", "nic7")))
+
+
+def test_network_and_binding_reach_the_job() -> None:
+    made = plan(network=Network(2222, "key", (), True), binding_args=["--bind-to", "core"], hosts=ELSEWHERE, np=4)
+    assert (made.job.ssh_args, made.job.tcp, made.job.binding) == (
+        ("-p", "2222", "-i", "key"),
+        True,
+        ("--bind-to", "core"),
+    )
+
+
+def test_what_the_mpi_operator_says_reaches_the_launcher_and_the_ranks() -> None:
+    made = plan(environ={**ENVIRON, "OMPI_MCA_orte_default_hostfile": "/etc/mpi/hostfile"})
+    if made.mpirun.flavour is Flavour.OPEN_MPI_5:
+        assert made.environment["PRTE_MCA_prte_default_hostfile"] == "/etc/mpi/hostfile"
+    assert made.remote
+
+
+def test_the_host_of_a_rank_is_known_where_hosts_are_given() -> None:
+    made = plan(3, hosts=(Host("a", 2), Host("b", 1)))
+    assert [made.host_of(rank) for rank in range(3)] == ["a", "a", "b"]
+    assert plan(2).host_of(1) == ""

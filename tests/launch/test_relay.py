@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,30 @@ def test_both_streams_keep_their_own_lines() -> None:
 def test_bytes_that_are_no_text_and_lines_without_end_are_bounded() -> None:
     assert tail(b"\xff\xfe\n") == ["\ufffd\ufffd"]
     assert all(len(line) <= LINE_LIMIT for line in tail(b"x" * 10**6, b"y" * 10**6 + b"\n" + b"z" * 10**6))
+
+
+def arriving(*pieces: bytes, log: Path | None = None, timestamps: bool = False) -> bytes:
+    """What arrives of the pieces that a stream is given."""
+    reader, writer = os.pipe()
+    stream = Stream(writer, -1, log.open("wb", buffering=0) if log else None, timestamps)  # type: ignore[arg-type]
+    for piece in pieces:
+        stream.send(piece)
+    stream.close()
+    os.close(writer)
+    with os.fdopen(reader, "rb") as read:
+        return read.read()
+
+
+def test_output_is_copied_to_a_file(tmp_path: Path) -> None:
+    assert arriving(b"one\nt", b"wo\n", b"\r 50%", log=tmp_path / "log") == b"one\ntwo\n\r 50%"
+    assert (tmp_path / "log").read_bytes() == b"one\ntwo\n\r 50%"
+
+
+def test_each_line_begins_with_the_time_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(relay.time, "strftime", lambda form: "NOW ")
+    said = arriving(b"one\nt", b"wo\n\n", b"\r 50%", b"\r 90%\n", b"end", log=tmp_path / "log", timestamps=True)
+    assert said == b"NOW one\nNOW two\nNOW \nNOW \r 50%\r 90%\nNOW end"
+    assert (tmp_path / "log").read_bytes() == said
 
 
 @given(st.lists(st.binary(max_size=40)))

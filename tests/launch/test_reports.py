@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
-from hvd_gossip.launch import reports
+from hvd_gossip.launch import server as server_module
 from hvd_gossip.launch.reports import RankEnd, ReportServer, first_failure
 from tests.launch.waiting import until
 
@@ -142,7 +143,7 @@ def test_strangers_are_not_listened_to(hello: bytes) -> None:
 
 
 def test_a_message_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reports, "LINE_BYTES", 1000)
+    monkeypatch.setattr(server_module, "LINE_BYTES", 1000)
     with serving() as (server, _):
         peer = Peer(server)
         wait_for(server, 1)
@@ -158,6 +159,22 @@ def test_only_jobs_on_several_hosts_are_reachable_from_others() -> None:
         assert server.addresses
         Peer(server).ends(1)
         assert failures.get(timeout=10) == end(0, 1)
+
+
+def test_agents_are_told_the_addresses_of_the_interfaces_that_may_be_used() -> None:
+    assert server_module.own_addresses(["lo"]) == ["127.0.0.1"]
+    for name, addresses in psutil.net_if_addrs().items():
+        own = {address.address for address in addresses}
+        assert set(server_module.own_addresses([name])) <= {*own, "127.0.0.1"}
+
+
+def test_who_has_called_is_remembered() -> None:
+    with serving() as (server, _):
+        assert server.seen == {}
+        Peer(server, rank=4).close()
+        Peer(server, rank=2).ends(0)
+        until(lambda: set(server.seen) == {2, 4})
+        assert server.wait_gone(10)
 
 
 def test_leaving_closes_what_is_still_open() -> None:

@@ -5,33 +5,23 @@ Needs root, for the namespaces.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hvd_gossip.launch.hosts import Host
+from hvd_gossip.launch.describe import describe_failure
 from hvd_gossip.launch.launcher import LaunchResult, launch
-from hvd_gossip.launch.mpirun import Flavour, find_mpirun
 from hvd_gossip.launch.plan import make_plan
+from tests.launch.network import NOWHERE, Network, executable, two_hosts
 from tests.launch.waiting import gone, marked, number_in, until
 
-REMOTE_SHELL = """
-    #!/bin/sh
-    # Like ssh: HOST COMMAND..., with nothing of the caller's environment but what the command says.
-    while [ "${{1#-}}" != "$1" ]; do shift; done
-    host=$1; shift
-    exec env -i HOME="$HOME" PATH="$PATH" ip netns exec {prefix}${{host##*.}} unshare --uts sh -c "hostname node${{host##*.}}; $*"
-"""
 SCRIPT = """
     import json, os, socket, sys, time
     from pathlib import Path
@@ -47,93 +37,48 @@ SCRIPT = """
     if sys.argv[2] != "end":
         time.sleep(600)
 """
+PLACES = """
+    import json
+    from pathlib import Path
+    import numpy as np
+    from hvd_gossip import basics, runtime
+    from hvd_gossip.collectives import Request
 
-COUNTER = itertools.count()
-
-
-@dataclass(frozen=True)
-class Network:
-    """Two hosts: their addresses end in 1 and 2, their names are node1 and node2."""
-
-    subnet: str
-    bridge: str
-    mpirun: str
-    folder: Path
-
-    @property
-    def hosts(self) -> list[Host]:
-        return [Host(f"{self.subnet}.{number}", 2) for number in (1, 2)]
-
-    def mpi_args(self, shell: Path) -> list[str]:
-        if find_mpirun(self.mpirun).flavour is Flavour.MPICH:
-            return ["-launcher", "rsh", "-launcher-exec", str(shell), "-iface", self.bridge]
-        return ["--prtemca", "plm_ssh_agent", str(shell), "--prtemca", "prte_if_include", f"{self.subnet}.0/24"]
-
-    def arguments(self, what: str) -> list[str]:
-        return [sys.executable, str(self.folder / "script.py"), str(self.folder), what]
-
-    def launch(self, what: str) -> LaunchResult:
-        plan = make_plan(
-            4,
-            self.arguments(what),
-            {"seed": 3},
-            self.hosts,
-            mpi_args=self.mpi_args(self.folder / "rsh"),
-            mpirun=self.mpirun,
-            environ=os.environ | {"OWN": "two words"},
-        )
-        return launch(plan)
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    basics.init()
+    sum = runtime.current().submit(Request("x", "allreduce", np.ones(100_000), op=1)).wait().output
+    place = [basics.rank(), basics.size(), basics.local_rank(), basics.local_size(), basics.cross_rank()]
+    place += [basics.cross_size(), basics.is_homogeneous(), float(sum.mean())]
+    Path(__file__).with_name(f"{basics.rank()}.json").write_text(json.dumps(place))
+    basics.shutdown()
+"""
+MARK = "OWN"
 
 
 @pytest.fixture
 def network(mpirun: str, tmp_path: Path) -> Iterator[Network]:
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("unshare") is None:
-        pytest.skip("network namespaces need root, ip and unshare")
-    number = (os.getpid() * 16 + next(COUNTER)) % 60000  # a deleted namespace's interfaces go away only a little later
-    prefix, bridge, subnet = f"hvd{number}x", f"hvdbr{number}", f"10.{200 + number // 250 % 50}.{number % 250}"
-    try:
-        ip("link", "add", bridge, "type", "bridge")
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"this machine lets nobody make networks: {error.stderr.decode().strip()}")
-    try:
-        ip("addr", "add", f"{subnet}.254/24", "dev", bridge)
-        ip("link", "set", bridge, "up")
-        for host in "12":
-            join(prefix + host, bridge, f"{subnet}.{host}")
-        (tmp_path / "rsh").write_text(textwrap.dedent(REMOTE_SHELL).lstrip().format(prefix=prefix))
-        (tmp_path / "rsh").chmod(0o755)
-        (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-        yield Network(subnet, bridge, mpirun, tmp_path)
-    finally:
-        for host in "12":
-            subprocess.run(["ip", "netns", "del", prefix + host], check=False, capture_output=True)
-        ip("link", "del", bridge)
+    with two_hosts(mpirun, tmp_path) as network:
+        yield network
 
 
-def join(namespace: str, bridge: str, address: str) -> None:
-    """A host: a network namespace with one interface, on the bridge."""
-    ip("netns", "add", namespace)
-    ip("link", "add", namespace, "type", "veth", "peer", "name", "eth0", "netns", namespace)
-    ip("link", "set", namespace, "master", bridge, "up")
-    ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
-    for interface in ("eth0", "lo"):
-        ip("-n", namespace, "link", "set", interface, "up")
+def run(network: Network, what: str) -> LaunchResult:
+    """Four ranks on two hosts; each leaves what it sees, and its process id."""
+    arguments = [network.script(SCRIPT), str(network.folder), what]
+    return launch(network.plan(arguments, network.hosts, env={"OWN": "two words"}))
+
+
+def results(folder: Path, ranks: int = 4) -> list[Any]:
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 
 
 def test_ranks_and_their_environment_reach_both_hosts(network: Network) -> None:
-    done = network.launch("end")
+    done = run(network, "end")
     assert done.exit_code == 0
-    seen = [json.loads((network.folder / f"{rank}.json").read_text()) for rank in range(4)]
-    assert seen == [[f"node{1 + rank // 2}", "0.28.1", "3", "two words"] for rank in range(4)]
+    assert results(network.folder) == [[f"node{1 + rank // 2}", "0.28.1", "3", "two words"] for rank in range(4)]
     assert sorted((end.rank, end.host) for end in done.ends) == [(rank, f"node{1 + rank // 2}") for rank in range(4)]
 
 
 def test_a_failure_on_another_host_is_named_and_ends_the_job(network: Network) -> None:
-    done = network.launch("fail")
+    done = run(network, "fail")
     assert done.exit_code == 5
     first = done.first_failure
     assert first is not None
@@ -144,10 +89,88 @@ def test_a_failure_on_another_host_is_named_and_ends_the_job(network: Network) -
 def test_ranks_on_other_hosts_do_not_outlive_a_killed_launcher(network: Network) -> None:
     hosts = ",".join(f"{host.name}:{host.slots}" for host in network.hosts)
     options = ["-np", "4", "--seed", "3", "--mpirun", network.mpirun, "-H", hosts]
-    options += [f"--mpi-args={' '.join(network.mpi_args(network.folder / 'rsh'))}"]
-    command = [sys.executable, "-m", "hvd_gossip.launch.cli", *options, *network.arguments("wait")]
-    with subprocess.Popen(command, env=os.environ | {"OWN": str(network.folder)}) as launcher:
+    options += [f"--mpi-args={' '.join(network.mpi_args())}"]
+    script = [sys.executable, network.script(SCRIPT), str(network.folder), "wait"]
+    command = [sys.executable, "-m", "hvd_gossip.launch.cli", *options, *script]
+    with subprocess.Popen(command, env=os.environ | {MARK: str(network.folder)}) as launcher:
         ranks = [number_in(network.folder / f"{rank}.pid") for rank in range(4)]
         launcher.send_signal(signal.SIGKILL)
     until(lambda: all(map(gone, ranks)))
-    until(lambda: not marked("OWN", str(network.folder)))  # MPI's launcher, which ends when it sees that they ended
+    until(lambda: not marked(MARK, str(network.folder)))  # MPI's launcher, which ends when it sees that they ended
+
+
+def test_local_and_cross_ranks_with_uneven_slots(network: Network) -> None:
+    """Horovod's definitions: rank 3 is alone on its host, and with rank 0 the only one of local rank 0."""
+    assert network.run(PLACES, [network.host(1, 3), network.host(2, 1)]).exit_code == 0
+    assert results(network.folder) == [
+        [0, 4, 0, 3, 0, 2, False, 4.0],
+        [1, 4, 1, 3, 0, 1, False, 4.0],
+        [2, 4, 2, 3, 0, 1, False, 4.0],
+        [3, 4, 0, 1, 1, 2, False, 4.0],
+    ]
+
+
+def test_local_and_cross_ranks_where_hosts_take_turns(network: Network) -> None:
+    in_turns = ["-ppn", "1"] if network.mpich else ["--map-by", "node"]
+    assert network.run(PLACES, network.hosts, *in_turns).exit_code == 0
+    assert results(network.folder) == [
+        [0, 4, 0, 2, 0, 2, True, 4.0],
+        [1, 4, 0, 2, 1, 2, True, 4.0],
+        [2, 4, 1, 2, 0, 2, True, 4.0],
+        [3, 4, 1, 2, 1, 2, True, 4.0],
+    ]
+
+
+def said_of_a_start_that_fails(network: Network, shell: Path | None, start_timeout: float, host: int) -> str:
+    """What the launcher says when the second host cannot be reached; nothing of the job may be left."""
+    hosts = [network.host(1), network.host(host)]
+    arguments = [network.script("import time; time.sleep(600)")]
+    env = {MARK: str(network.folder)}
+    plan = network.plan(arguments, hosts, shell=shell, start_timeout=start_timeout, env=env)
+    done = launch(plan)
+    assert done.exit_code != 0
+    assert not [end for end in done.ends if not end.told]
+    until(lambda: not marked(MARK, str(network.folder)))
+    return "\n".join(describe_failure(done, plan))
+
+
+def test_a_host_that_is_not_there_is_named(network: Network) -> None:
+    said = said_of_a_start_that_fails(network, None, 20.0, NOWHERE)
+    assert f"{network.subnet}.{NOWHERE}" in said
+    assert f"Does this work without a question: {network.shell} {network.subnet}." in said
+
+
+def test_an_ssh_that_ends_at_once_is_an_error(network: Network) -> None:
+    refused = executable(network.folder / "refused", "#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n")
+    said = said_of_a_start_that_fails(network, refused, 20.0, 2)
+    assert f"{network.subnet}.2" in said
+
+
+def test_an_ssh_that_hangs_ends_with_the_time_limit(network: Network) -> None:
+    hanging = executable(network.folder / "hanging", "#!/bin/sh\nexec sleep 600\n")
+    said = said_of_a_start_that_fails(network, hanging, 2.0, 2)
+    assert "did not start within 2 s" in said
+    assert f"{hanging} {network.subnet}.1 true" in said
+
+
+def test_the_mpi_operators_variables_are_enough(network: Network) -> None:
+    """Kubernetes: no hosts on the command line, but a host file and a remote shell, by Open MPI 4's or Hydra's variables."""
+    hostfile = network.folder / "hostfile"
+    if network.mpich:
+        hostfile.write_text("".join(f"{host.name}:{host.slots}\n" for host in network.hosts))
+        operator = {"HYDRA_HOST_FILE": str(hostfile), "HYDRA_LAUNCHER": "rsh", "HYDRA_IFACE": network.bridge}
+        operator["HYDRA_LAUNCHER_EXEC"] = str(network.shell)
+    else:
+        hostfile.write_text("".join(f"{host.name} slots={host.slots}\n" for host in network.hosts))
+        operator = {
+            "OMPI_MCA_orte_default_hostfile": str(hostfile),
+            "OMPI_MCA_plm_rsh_agent": str(network.shell),
+            "OMPI_MCA_orte_keep_fqdn_hostnames": "true",
+            "PRTE_MCA_prte_if_include": f"{network.subnet}.0/24",
+            "OMPI_MCA_btl_tcp_if_include": f"{network.subnet}.0/24",
+            "OMPI_MCA_pml": "ob1",
+        }
+    command = [sys.executable, network.script(PLACES)]
+    done = launch(make_plan(4, command, mpirun=network.mpirun, environ=os.environ | operator))
+    assert done.exit_code == 0
+    assert [place[2:6] for place in results(network.folder)] == [[0, 2, 0, 2], [1, 2, 0, 2], [0, 2, 1, 2], [1, 2, 1, 2]]

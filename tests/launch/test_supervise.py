@@ -32,8 +32,15 @@ def environ(tmp_path: Path) -> Iterator[Mapping[str, str]]:
 class Run:
     """A supervisor over a shell script, in this thread or another."""
 
-    def __init__(self, script: str, environ: Mapping[str, str], patience: Patience = QUICK, ends: bool = True) -> None:
-        self.supervisor = Supervisor(1, patience, end_on_failure=ends)
+    def __init__(
+        self,
+        script: str,
+        environ: Mapping[str, str],
+        patience: Patience = QUICK,
+        ends: bool = True,
+        start_timeout: float = 0.0,
+    ) -> None:
+        self.supervisor = Supervisor(1, patience, end_on_failure=ends, start_timeout=start_timeout)
         self.script, self.environ = script, environ
 
     def run(self) -> Outcome:
@@ -170,3 +177,17 @@ def test_ranks_do_not_outlive_mpi(environ: Mapping[str, str], tmp_path: Path) ->
     beside(kill_mpi)
     assert run.run() == Outcome(-signal.SIGKILL, None)
     until(lambda: gone(number_in(tmp_path / "pid")))
+
+
+def test_a_job_whose_ranks_do_not_call_in_time_is_ended(environ: Mapping[str, str]) -> None:
+    run = Run("trap 'exit 6' TERM; while :; do sleep 0.02; done", environ, start_timeout=0.2)
+    assert run.run() == Outcome(6, None, late=True)
+
+
+def test_a_rank_that_has_called_may_take_its_time(environ: Mapping[str, str]) -> None:
+    agent = " ".join([*AGENT, "sh", "-c", "'sleep 1; exit 0'"])
+    assert Run(f"exec {agent}", environ, start_timeout=0.6).run() == Outcome(0, None, late=False)
+
+
+def test_a_job_that_ends_before_the_time_limit_is_not_late(environ: Mapping[str, str]) -> None:
+    assert Run("exit 4", environ, start_timeout=60.0).run() == Outcome(4, None, late=False)

@@ -1,4 +1,4 @@
-"""The timeline: a trace that is whole JSON after close and repairable before, each event as Horovod and the Chrome format have it."""
+"""The timeline: a trace that is whole JSON after close and repairable before; its events are as Horovod writes them."""
 
 import json
 import subprocess
