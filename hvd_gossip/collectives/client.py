@@ -169,6 +169,8 @@ class Client:
 
     def _answer(self, entry: entries.Answer) -> None:
         signature = self._state.cache.touch(entry.id)
+        if entry.absent and self._rank in entry.absent:  # what may be pending here under this name is the next of it
+            return
         pending = self._pending.pop(signature.key, None)
         if pending is None:
             return
@@ -188,16 +190,17 @@ class Client:
         state = self._state
         state.next_sequence = entry.sequence + 1
         signatures = [state.cache.touch(number) for number in entry.ids]
-        keys = [signature.key for signature in signatures]
-        parts = [self._pending.pop(key) for key in keys if key in self._pending]
         first = signatures[0]
         ranks = live = state.live(first.process_set)
-        if entry.absent:
-            adds_zeros = first.op == ReduceOp.ADASUM and not first.live_only
-            if adds_zeros and self._rank in entry.absent:
-                parts = [Pending(_zeros(signature), self._endpoint.now()) for signature in signatures]
-            elif not adds_zeros:
-                ranks = tuple(rank for rank in live if rank not in entry.absent)
+        adds_zeros = first.op == ReduceOp.ADASUM and not first.live_only
+        if entry.absent and not adds_zeros:
+            ranks = tuple(rank for rank in live if rank not in entry.absent)
+        if self._rank not in entry.absent:
+            keys = [signature.key for signature in signatures]
+            parts = [self._pending.pop(key) for key in keys if key in self._pending]
+        else:  # what may be pending here under these names is the next of them
+            keys = []
+            parts = [Pending(_zeros(one), self._endpoint.now()) for one in signatures] if adds_zeros else []
         if not parts:
             return
         self._executing.update(keys)

@@ -191,6 +191,30 @@ def test_what_a_rank_submitted_before_it_joined_counts(eager_bytes: int) -> None
     cluster.leave()
 
 
+@SIZES
+@pytest.mark.parametrize("op", [Sum, Adasum])
+def test_what_a_rank_submits_while_it_has_joined_is_the_next_of_that_name(op: ReduceOp, eager_bytes: int) -> None:
+    """It is on its way when the coordinator has already gone on without it."""
+    cluster = Cluster(2, world=SimulatedWorld(2), eager_bytes=eager_bytes, stall_shutdown_time=1.0)
+
+    async def main(rank: int, collectives: Collectives) -> list[float]:
+        def submit(value: float) -> Any:
+            return collectives.submit(Request("x", "allreduce", np.array([value, 0.0][:: 1 - 2 * rank]), op))
+
+        outputs = [1.0, 0.0]
+        joined = collectives.submit(Request("join", "join")) if rank else None
+        if rank == 0:
+            await cluster.endpoints[0].sleep(0.01)
+            outputs = (await submit(1.0)).output.tolist()
+        await cluster.endpoints[rank].sleep(0.01)
+        result = (await submit(5.0)).output.tolist()
+        await (joined or collectives.submit(Request("join", "join")))
+        return [*outputs, *result]
+
+    assert cluster.run(main) == [[1, 0, 5, 5]] * 2
+    cluster.leave()
+
+
 def test_a_rank_that_joins_completes_what_waited_for_it_alone() -> None:
     cluster = Cluster(3)
 
