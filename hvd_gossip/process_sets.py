@@ -178,11 +178,12 @@ def remove_process_set(process_set: ProcessSet) -> bool:
     if number is None or number == 0:
         return False
     now = _dynamic_runtime("removing")
+    name = f"removing the process set {process_set.ranks}"
+    removed = now.engine.call(lambda: now.collectives.remove_process_set(number), name)
     process_set.process_set_id = None
     if process_set in _registered:
         _registered.remove(process_set)
-    name = f"removing the process set {process_set.ranks}"
-    return now.engine.call(lambda: now.collectives.remove_process_set(number), name)
+    return removed
 
 
 def register(now: runtime.Runtime, wanted: Sequence[ProcessSet]) -> None:
@@ -194,7 +195,7 @@ def register(now: runtime.Runtime, wanted: Sequence[ProcessSet]) -> None:
     forget()
     given = [(one.mpi_comm is not None, _ranks_of(now, one)) for one in wanted]
     everybody = _exchange(now, (now.config.dynamic_process_sets, given))
-    error = _disagreement(everybody, now.world.size)
+    error = disagreement(everybody, now.world.size)
     if error:
         raise ValueError(f"rank {now.world.rank}: {error}")
     numbers: dict[tuple[int, ...], int | None] = {tuple(range(now.world.size)): None}
@@ -248,7 +249,7 @@ def _exchange(now: runtime.Runtime, mine: object) -> list[Any]:
     return decode_objects(result.output, result.sizes)
 
 
-def _disagreement(everybody: Sequence[tuple[bool, list[tuple[bool, tuple[int, ...]]]]], size: int) -> str:
+def disagreement(everybody: Sequence[tuple[bool, list[tuple[bool, tuple[int, ...]]]]], size: int) -> str:
     """What is wrong with the sets that the ranks gave, or ""."""
     dynamic = [rank for rank, (one, _) in enumerate(everybody) if one]
     if 0 < len(dynamic) < size:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hvd_gossip.process_sets import _disagreement
+from hvd_gossip.process_sets import disagreement
 from tests.mpi import run_ranks
 
 PREAMBLE = """
@@ -227,6 +227,6 @@ RANKS, OF_COMM = False, True
     ],
 )
 def test_what_ranks_may_give_to_init(everybody: list[Any], text: str) -> None:
-    found = _disagreement(everybody, 2)
+    found = disagreement(everybody, 2)
     assert bool(found) == bool(text)
     assert re.search(text, found)
