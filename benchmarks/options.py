@@ -84,6 +84,29 @@ class CollectivesOptions(Options):
 
 
 @dataclass(frozen=True)
+class FusionOptions(Options):
+    """Many small tensors at once."""
+
+    ranks: tuple[int, ...] = _knob((2, 4), "numbers of ranks", (2,), _integers)
+    tensors: tuple[int, ...] = _knob((64, 200), "numbers of tensors", (8,), _integers)
+    bytes: int = _knob(4 << 10, "size of each float32 tensor")
+    seconds: float = _knob(3.0, "how long each set is measured, about, all ways together", 0.2)
+    most: int = _knob(200, "repetitions of one set, at most", 4)
+
+
+@dataclass(frozen=True)
+class OverlapOptions(Options):
+    """Gradients averaged beside the backward pass."""
+
+    ranks: tuple[int, ...] = _knob((2, 4), "numbers of ranks", (2,), _integers)
+    megabytes: float = _knob(60.0, "parameters, 10^6 bytes", 1.0)
+    layers: int = _knob(20, "layers that the parameters are in", 4)
+    backward_ms: float = _knob(100.0, "slept backward pass, milliseconds", 10.0)
+    steps: int = _knob(5, "steps of a block", 2)
+    repetitions: int = _knob(8, "blocks of each kind, after the first, which is discarded", 2)
+
+
+@dataclass(frozen=True)
 class ExchangeOptions(Options):
     """A pair exchange in chunks beside one raw Sendrecv."""
 

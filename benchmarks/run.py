@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import collectives, exchange, idle, memory, overhead, straggler
+from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap, straggler
 from benchmarks.benchmark import Benchmark, add_common_arguments, make_console
 from benchmarks.job import JobFailed
 from benchmarks.machine import default_folder, describe_machine
@@ -24,7 +24,8 @@ from benchmarks.report import Report
 from benchmarks.tables import markdown_document, summary, terminal_table
 
 BENCHMARKS: dict[str, Benchmark[Any]] = {
-    module.BENCHMARK.name: module.BENCHMARK for module in (straggler, overhead, collectives, exchange, memory, idle)
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (straggler, overhead, collectives, fusion, overlap, exchange, memory, idle)
 }
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 import hvd_gossip.torch as hvd
 import numpy as np
 import torch
@@ -13,61 +9,30 @@ import torch.distributed as dist
 
 from benchmarks.job import Meeting, serve
 from benchmarks.options import CollectivesOptions
-
-Operation = Callable[[], object]
-ORDER = ("ours in place", "raw in place", "ours", "raw", "gloo")
-"""Ways that are compared with each other directly are measured right after each other."""
-LEAST = 6
-"""Repetitions of one size, at least, after the first one, which is discarded."""
+from benchmarks.ranks.turns import Operation, Times, measure_turns
 
 
-def measure(options: CollectivesOptions, meeting: Meeting) -> dict[str, dict[str, list[list[float]]]]:
+def measure(options: CollectivesOptions, meeting: Meeting) -> dict[str, Times]:
     """By size and way: when each repetition started and ended here, two lists of `time.monotonic` seconds."""
     hvd.init()
     dist.init_process_group(
         "gloo", init_method=f"file://{meeting.directory}/gloo", rank=hvd.rank(), world_size=hvd.size()
     )
     try:
-        return {str(size): _measure_size(options, size) for size in options.bytes}
+        return {str(size): measure_turns(make_ways(size), options.seconds, options.most) for size in options.bytes}
     finally:
         dist.destroy_process_group()
         hvd.shutdown()
 
 
-def _measure_size(options: CollectivesOptions, size: int) -> dict[str, list[list[float]]]:
-    from mpi4py import MPI
-
-    world = MPI.COMM_WORLD
-    ways = make_ways(size, world)
-    results: dict[str, list[list[float]]] = {name: [[], []] for name in ORDER}
-    estimate = world.bcast(_turn(ways, world, results))
-    for times in results.values():
-        del times[0][:], times[1][:]
-    for _ in range(min(options.most, max(LEAST, round(options.seconds / estimate)))):
-        _turn(ways, world, results)
-    return results
-
-
-def _turn(ways: dict[str, Operation], world: Any, results: dict[str, list[list[float]]]) -> float:
-    """Every way once; returns the seconds that it took."""
-    begun = time.monotonic()
-    for name, operation in ways.items():
-        world.Barrier()
-        start = time.monotonic()
-        operation()
-        end = time.monotonic()
-        results[name][0].append(start)
-        results[name][1].append(end)
-    return time.monotonic() - begun
-
-
-def make_ways(size: int, world: Any) -> dict[str, Operation]:
-    """The ways to reduce a float32 tensor of `size` bytes over the ranks of an mpi4py communicator.
+def make_ways(size: int) -> dict[str, Operation]:
+    """The ways to reduce a float32 tensor of `size` bytes; those that are compared directly come right after each other.
 
     Ours average, as is Horovod's default; the others add up. Out of place, the result is a new array both times.
     """
     from mpi4py import MPI
 
+    world = MPI.COMM_WORLD
     tensor = torch.zeros(size // 4)
     array = tensor.numpy()
     return {

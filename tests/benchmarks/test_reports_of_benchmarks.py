@@ -9,10 +9,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks import collectives, exchange, idle, memory, overhead
+from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap
 from benchmarks.benchmark import Benchmark
 from benchmarks.job import Job
-from benchmarks.options import CollectivesOptions, ExchangeOptions, IdleOptions, MemoryOptions, OverheadOptions
+from benchmarks.options import (
+    CollectivesOptions,
+    ExchangeOptions,
+    FusionOptions,
+    IdleOptions,
+    MemoryOptions,
+    OverheadOptions,
+    OverlapOptions,
+)
 from benchmarks.report import Report, Row
 from benchmarks.spread import Spread
 
@@ -167,3 +175,38 @@ def test_idle_judges_what_is_idle(replace_ranks: Callable[[Any, Results], None],
     assert [figure(row, idle.SHARE) for row in report.rows] == pytest.approx([2.0, 3.0, 50.0])
     assert [list(row.passes().values()) for row in report.rows] == [[True], [False], []]
     check_picture(idle.BENCHMARK, report, tmp_path)
+
+
+def test_fusion_has_a_target_for_the_documented_set_only(
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path
+) -> None:
+    def results(ranks: int) -> list[Any]:
+        seconds = {"ours": 1.2e-3, "ours grouped": 1e-3, "raw": 2e-3, "raw fused": 5e-4, "gloo": 9e-3}
+        ways = {way: lasting(length, length) for way, length in seconds.items()}
+        return [{"64": ways, "200": ways}] * ranks
+
+    replace_ranks(fusion, results)
+    report = fusion.BENCHMARK.run(FusionOptions(ranks=(2, 4)))
+    judged = {(row.cells[fusion.RANKS], row.cells[fusion.TENSORS]): row.passes() for row in report.rows}
+    assert judged == {
+        ("2", "64 x 4 KiB"): {},
+        ("2", "200 x 4 KiB"): {},
+        ("4", "64 x 4 KiB"): {fusion.COLUMNS["ours"]: True},
+        ("4", "200 x 4 KiB"): {},
+    }
+    assert figure(report.rows[0], fusion.COLUMNS["raw fused"]) == pytest.approx(0.5)
+    check_picture(fusion.BENCHMARK, report, tmp_path)
+
+
+def test_overlap_reports_what_a_step_does_not_see(
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path
+) -> None:
+    """Of 40 ms of communication 10 are seen; a repetition that took twice as long in all says the same."""
+    seconds = {"plain": [0.1, 0.2], "afterwards": [0.14, 0.28], "distributed": [0.11, 0.22]}
+    replace_ranks(overlap, lambda ranks: [seconds] * ranks)
+    report = overlap.BENCHMARK.run(OverlapOptions(ranks=(2,)))
+    (row,) = report.rows
+    assert row.cells[overlap.HIDDEN].values == pytest.approx([75.0, 75.0])  # type: ignore[union-attr]
+    assert figure(row, overlap.SPEEDUP) == pytest.approx(14 / 11)
+    assert row.passes() == {}
+    check_picture(overlap.BENCHMARK, report, tmp_path)
