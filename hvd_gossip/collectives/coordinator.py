@@ -215,10 +215,21 @@ class Coordinator:
         if len(negotiation.submissions) < len(live) and not (self._joins and self._waits_for_joined(negotiation, live)):
             return
         negotiation.complete = True
-        if signature.group and not negotiation.groups_differ:
+        if not negotiation.alike and negotiation.groups_differ:
+            self._conclude([negotiation, *self._rest_of_groups(negotiation)])
+        elif signature.group:
             self._settle_group(negotiation)
         else:
             self._conclude([negotiation])
+
+    def _rest_of_groups(self, negotiation: Negotiation) -> list[Negotiation]:
+        """What else has been submitted of the groups that the ranks disagree on: it would never be complete."""
+        groups = {(one.process_set, one.group) for one in negotiation.signatures.values() if one.group}
+        return [
+            other
+            for other in self.negotiations
+            if other is not negotiation and (other.signature.process_set, other.signature.group) in groups
+        ]
 
     def _settle_group(self, negotiation: Negotiation) -> None:
         signature = negotiation.signature

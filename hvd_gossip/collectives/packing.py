@@ -1,0 +1,129 @@
+"""Small arrays that are reduced together travel as one: a group of them costs the negotiation of a single tensor.
+
+Unlike fusion (`fusion.py`), which joins the transfers of operations that were negotiated one by one, packing takes place before
+the request is made, so that neither the caller nor the coordinator spends time on every tensor.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+from hvd_gossip.buffers.arrays import module_of
+from hvd_gossip.collectives.memory import is_on_device
+from hvd_gossip.collectives.request import ReduceOp, Request, Result, name_of
+from hvd_gossip.transport.endpoint import Array
+
+PACK_BYTES = 64 << 10
+"""Arrays of at most so many bytes are packed. Larger ones are reduced where they lie: a copy would cost more than it saves."""
+
+
+class Pending(Protocol):
+    """A submitted request's handle."""
+
+    def done(self) -> bool: ...
+
+    def wait(self) -> Result: ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An array to reduce and the one that the result goes to, which may be the same."""
+
+    source: Array
+    output: Array
+
+
+class Pack:
+    """Arrays of one type and device, one behind the other in a 1-D array of their own. Owner: the caller's thread."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        sources = [pair.source.reshape(-1) for pair in pairs]
+        self.array = module_of(sources[0]).concatenate(sources)
+        self._outputs: Sequence[Array] = [pair.output for pair in pairs]
+
+    def unpack(self) -> None:
+        """Gives every output its part. The second time, nothing."""
+        outputs, self._outputs = self._outputs, ()
+        ends = accumulate((output.size for output in outputs), initial=0)
+        for output, (start, stop) in zip(outputs, pairwise(ends), strict=False):
+            output.reshape(-1)[...] = self.array[start:stop]
+
+
+class PackedPending:
+    """The reduction of a pack, for each of its members: whoever waits first unpacks for all."""
+
+    def __init__(self, pending: Pending, pack: Pack) -> None:
+        self._pending = pending
+        self._pack = pack
+
+    def done(self) -> bool:
+        """Whether `wait` returns, or raises, at once."""
+        return self._pending.done()
+
+    def wait(self) -> Result:
+        """Returns when the outputs are written."""
+        result = self._pending.wait()
+        self._pack.unpack()
+        return result
+
+
+def reduce_together(
+    submit: Callable[[Request], Pending], name: str, pairs: Sequence[Pair], fields: Mapping[str, Any]
+) -> list[Pending]:
+    """Starts the allreduce of several arrays as a whole: all are reduced, or none.
+
+    All requests are made, and so checked, before the first is submitted.
+
+    Args:
+        submit: takes a request and returns its handle.
+        name: of the whole.
+        pairs: on every rank as many, of the same shapes and types, in the same order.
+        fields: of the requests: op, prescale, postscale, process_set...
+
+    Returns:
+        For each pair what waits for it.
+
+    Raises:
+        ValueError: an array cannot be reduced.
+    """
+    bins = _bins([pair.source for pair in pairs], fields.get("op"))
+    packs = {number: Pack([pairs[index] for index in bin_]) for number, bin_ in enumerate(bins) if len(bin_) > 1}
+    group = f"{name}, {len(pairs)} tensors, layout {_digest(tuple(map(_form, pairs))):08x}"
+    requests = []
+    for number, bin_ in enumerate(bins):
+        source = packs[number].array if number in packs else pairs[bin_[0]].source
+        output = source if number in packs else pairs[bin_[0]].output
+        own = f"{name}_{number + 1}"
+        requests.append(Request(own, "allreduce", source, output=output, group=group, group_size=len(bins), **fields))
+    waiting: dict[int, Pending] = {}
+    for number, (bin_, request) in enumerate(zip(bins, requests, strict=True)):
+        pending = submit(request)
+        if number in packs:
+            pending = PackedPending(pending, packs[number])
+        waiting.update(dict.fromkeys(bin_, pending))
+    return [waiting[index] for index in range(len(pairs))]
+
+
+def _bins(arrays: Sequence[Array], op: int | None) -> list[list[int]]:
+    """Which arrays travel as one, by their places; Adasum combines every array by itself."""
+    bins: dict[Any, list[int]] = {}
+    for index, array in enumerate(arrays):
+        alone = op == ReduceOp.ADASUM or array.nbytes > PACK_BYTES or not array.flags.c_contiguous
+        device = array.device.id if is_on_device(array) else -1
+        bins.setdefault(index if alone else (array.dtype, device), []).append(index)
+    return list(bins.values())
+
+
+def _form(pair: Pair) -> tuple[tuple[int, ...], str]:
+    return pair.source.shape, name_of(pair.source.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _digest(forms: tuple[tuple[tuple[int, ...], str], ...]) -> int:
+    """A number that differs if the shapes or types do, the same in every process."""
+    return zlib.crc32(repr(forms).encode())
