@@ -9,8 +9,9 @@ from typing import Any
 
 from hvd_gossip import process_sets as registration
 from hvd_gossip import runtime
-from hvd_gossip.process_sets import ProcessSet, global_process_set
+from hvd_gossip.process_sets import ProcessSet as ProcessSet
 from hvd_gossip.process_sets import add_process_set as add_process_set
+from hvd_gossip.process_sets import global_process_set as global_process_set
 from hvd_gossip.process_sets import process_set_id as process_set_id
 from hvd_gossip.process_sets import remove_process_set as remove_process_set
 

@@ -60,7 +60,9 @@ if size & (size - 1) == 0:
     for length in (10, 200_000):
         result = submit("adasum", "allreduce", np.full(length, rank + 1.0, np.float32), op=Adasum).wait()
         out[f"adasum {length}"] = [float(result.output[0]), float(result.output[-1])]
-out["objects"] = [allgather_object({"rank": rank}, process_set=own), broadcast_object(rank, 0, process_set=own)]
+for chosen in [own] * bool(number) + [hvd.global_process_set]:
+    gathered = allgather_object({"rank": rank}, "who", process_set=chosen)
+    out.setdefault("objects", []).append([gathered, broadcast_object(rank, 0, "root", process_set=chosen)])
 
 # uneven data, twice
 out["join"] = []
@@ -97,7 +99,7 @@ def test_static_sets_rows_adasum_and_join(ranks: int) -> None:
         if f"adasum {10}" in out:
             assert out["adasum 10"] == pytest.approx([parallel(ranks)] * 2)
             assert out["adasum 200000"] == pytest.approx([parallel(ranks)] * 2)
-        assert out["objects"] == [[{"rank": one} for one in own], 0]
+        assert out["objects"] == [[[{"rank": one} for one in some], 0] for some in [most] * (own is most) + [everybody]]
         for totals, last in out["join"]:
             assert last == ranks - 1
             present = [sum(1 + 2 * other > step for other in everybody) for step in range(1 + 2 * rank)]

@@ -66,7 +66,7 @@ def compute(
     if signature.kind == "alltoall":
         return _alltoall(signature, [submissions[rank] for rank in ranks])
     if signature.kind == "join":
-        return b"", (next(reversed(submissions)),)
+        return b"", (next(reversed(list(submissions))),)
     return submissions[signature.root_rank].payload if signature.kind == "broadcast" else b"", ()
 
 
@@ -107,7 +107,7 @@ def result_of(request: Request, payload: Any, sizes: tuple[int, ...], ranks: tup
         sizes: the answer's.
         ranks: who takes part; `rank` is one of them.
     """
-    array = request.array
+    array: Array | None = request.array
     if request.kind == "join":
         return Result(None, (), ranks, sizes[0])
     if array is None:
@@ -116,9 +116,9 @@ def result_of(request: Request, payload: Any, sizes: tuple[int, ...], ranks: tup
         rows = even_rows(array.shape[0], len(ranks))
         start, stop = bounds_of(rows, ranks.index(rank))
         row = prod(array.shape[1:]) * array.itemsize
-        output = np.empty((stop - start, *array.shape[1:]), array.dtype)
-        unpack(payload[start * row : stop * row], output)
-        return Result(output, rows, ranks)
+        mine = np.empty((stop - start, *array.shape[1:]), array.dtype)
+        unpack(payload[start * row : stop * row], mine)
+        return Result(mine, rows, ranks)
     if request.kind == "alltoall":
         return _take_column(array, payload, sizes, ranks, rank)
     output = request.output

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hvd_gossip.collectives.coordinator import Coordinator, Negotiation
+from hvd_gossip.collectives.coordinator import Coordinator
 from hvd_gossip.collectives.messages import describe_stall, name_ranks
+from hvd_gossip.collectives.negotiation import Negotiation
 
 
 @dataclass(frozen=True)

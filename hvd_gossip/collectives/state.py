@@ -48,11 +48,12 @@ class State:
 
     def for_rank(self, entries: Sequence[Entry], rank: int) -> list[Entry]:
         """The entries as a rank needs them: without results of process sets that it is not in."""
-        return [entry._replace(payload=b"") if self._is_foreign(entry, rank) else entry for entry in entries]
+        return [self._without_foreign(entry, rank) if isinstance(entry, Answer) else entry for entry in entries]
 
-    def _is_foreign(self, entry: Entry, rank: int) -> bool:
-        signature = self.cache.get(entry.id) if isinstance(entry, Answer) else None
-        return signature is not None and rank not in self.process_sets.get(signature.process_set, ())
+    def _without_foreign(self, answer: Answer, rank: int) -> Answer:
+        signature = self.cache.get(answer.id)
+        foreign = signature is not None and rank not in self.process_sets.get(signature.process_set, ())
+        return answer._replace(payload=b"") if foreign else answer
 
     def new_set(self, ranks: tuple[int, ...]) -> ChangeSet:
         """The entry that registers a process set, or says why it can't be."""

@@ -124,7 +124,8 @@ def _deferred(work: Callable[[], Any]) -> DeviceArray:
     with np.errstate(all="ignore"):
         result = np.full_like(work(), 77)
     _run(lambda: np.copyto(result, work()))
-    return result.view(DeviceArray)
+    device_array: DeviceArray = result.view(DeviceArray)
+    return device_array
 
 
 def _function(name: str) -> Callable[..., DeviceArray]:

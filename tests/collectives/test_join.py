@@ -82,7 +82,7 @@ def test_uneven_data(
     ("op", "wanted"),
     [(Average, [-1, 1, 2]), (Sum, [-3, 3, 6]), (Min, [-3, 0, 0]), (Max, [0, 2, 3]), (Product, [0, 0, 0])],
 )
-def test_zeros_under_every_operation(op: ReduceOp, wanted: list[int], eager_bytes: int) -> None:
+def test_zeros_under_every_operation(op: ReduceOp, wanted: list[float], eager_bytes: int) -> None:
     cluster = Cluster(3, eager_bytes=eager_bytes)
 
     async def main(rank: int, collectives: Collectives) -> list[float]:
