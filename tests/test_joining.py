@@ -46,7 +46,10 @@ for epoch in range(3):
     with worker.consensus():
         inside = float(abs(x - before).max())
 worker.pause()
-after = total(rt, x, "after") / size
+chunks = worker.replica.chunks
+weights = worker.state_dict().get("weights", np.ones(len(chunks)))  # push-sum's
+mass = np.concatenate([chunk.x * weight for chunk, weight in zip(chunks, weights)])
+after = total(rt, mass, "after") / size
 report([lasts, inside, float(abs(after - before).max())])
 runtime.shutdown()
 """

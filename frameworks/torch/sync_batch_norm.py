@@ -41,7 +41,7 @@ class SyncBatchNorm(_BatchNorm):
         momentum: weight of a batch in the running mean and variance; None averages all batches alike.
         affine: learn a weight and a bias for each channel.
         track_running_stats: keep running mean and variance for evaluation; without them it uses each batch's own.
-        device, dtype: of the parameters. Inputs are floating, on CPU or CUDA, also of another type than the parameters.
+        device, dtype: of the parameters; float32 ones go with inputs of float16 and bfloat16 too.
         process_set: the workers whose batches belong together.
 
     Raises:
