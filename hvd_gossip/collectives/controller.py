@@ -150,6 +150,10 @@ class Collectives:
             raise ValueError(f"there is no process set {process_set}")
         return self._state.process_sets[process_set]
 
+    def describe_gone(self) -> str:
+        """Who has departed: "rank 2 has shut down", or "" if nobody has. From any thread."""
+        return self._state.describe_gone() if self._state.gone else ""
+
     async def exact_average(self, name: str, arrays: Sequence[Array], process_set: int = 0) -> int:
         """Replaces arrays, in place, by their mean over the live ranks of a process set; returns how many those are.
 
