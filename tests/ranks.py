@@ -1,0 +1,78 @@
+"""Runs checks in real ranks, all in one launch, and gives each check's outcome to its own test.
+
+A check runs on every rank at the same time and asserts what it wants. The first that fails ends the run.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mpi import Completed, report, run_ranks
+
+WAIT_TIMEOUT = "20"
+"""Seconds after which a rank that is left alone by the others gives up."""
+RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
+"""Numbers of ranks; odd and prime ones, for assumptions about powers of two."""
+
+
+def checks_in(path: Path) -> list[str]:
+    """The names of the `check_...` functions that a file defines, in order; the file is not imported."""
+    return re.findall(r"^def (check_\w+)", path.read_text(), re.MULTILINE)
+
+
+def assert_passed(path: Path, check: str, n: int, timeout: float, *args: str, launcher: str = "mpirun") -> None:
+    """Asserts that a check passed on all of `n` ranks.
+
+    Args:
+        path: the script, which calls `run_checks`.
+        timeout: seconds for all of the script's checks together.
+        args: the script's.
+        launcher: as for `run_ranks`. One rank under mpirun needs no launcher.
+    """
+    done = outcomes(path, n, timeout, args, launcher)
+    for rank in range(n):
+        outcome = done.results.get(rank, {}).get(check, f"did not run\n{done.stdout}\n{done.stderr}")
+        assert outcome == "passed", f"rank {rank}: {outcome}"
+
+
+@functools.cache
+def outcomes(path: Path, n: int, timeout: float, args: tuple[str, ...] = (), launcher: str = "mpirun") -> Completed:
+    """What each rank reported of each check. One launch for all tests of a script."""
+    environment = {"HVD_GOSSIP_WAIT_TIMEOUT": WAIT_TIMEOUT, "HVD_GOSSIP_REPORT": "0"}
+    launcher = "none" if n == 1 and launcher == "mpirun" else launcher
+    return run_ranks(n, path, args, env=environment, timeout=timeout, launcher=launcher, check=False)
+
+
+def run_checks(hvd: Any, checks: Mapping[str, Callable[[], None]], **settings: Any) -> None:
+    """In a rank: runs the checks (those whose names contain the variable ONLY, if it is set) and reports each.
+
+    Args:
+        hvd: the package under test: a framework's.
+        settings: arguments of `init`.
+    """
+    warnings.simplefilter("error")  # as in pytest's own process
+    only = os.environ.get("ONLY", "")
+    hvd.init(**settings)
+    results: dict[str, str] = {}
+    for name, check in checks.items():
+        if only not in name:
+            continue
+        try:
+            hvd.barrier()
+            check()
+            results[name] = "passed"
+        except BaseException:
+            results[name] = traceback.format_exc()
+            report(results)
+            raise
+        report(results)
+    hvd.shutdown()
