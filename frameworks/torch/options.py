@@ -98,7 +98,7 @@ def name_groups(
     """`groups` with names in place of tensors.
 
     Raises:
-        ValueError: neither a positive integer nor lists of tensors, or a parameter is in two groups.
+        ValueError: neither a non-negative integer nor lists of tensors, or a parameter is in two groups.
     """
     if num_groups:
         warnings.warn(
@@ -107,9 +107,9 @@ def name_groups(
             stacklevel=3,
         )
         groups = num_groups if groups is None else groups
-    if groups is None or (isinstance(groups, int) and groups > 0):
-        return groups
-    if not isinstance(groups, (list, tuple)):
+    if groups is None or (isinstance(groups, int) and groups >= 0):
+        return groups or None
+    if not isinstance(groups, (list, tuple)) or not all(isinstance(group, (list, tuple)) for group in groups):
         raise ValueError("groups should be a non-negative integer or a list of list of torch.Tensor.")
     members = [parameter for group in groups for parameter in group]
     if not all(isinstance(parameter, torch.Tensor) for parameter in members):
