@@ -133,7 +133,8 @@ def check_sets(out: dict[str, Any], rank: int, ranks: int, most: list[int]) -> N
 
 
 DYNAMIC = """
-hvd.init(process_sets="dynamic")
+import sys
+hvd.init(process_sets=sys.argv[1] or None)
 rank = hvd.rank()
 even, odd = hvd.add_process_set([0, 2]), hvd.add_process_set(hvd.ProcessSet([1]))
 mine = odd if rank == 1 else even
@@ -151,10 +152,10 @@ hvd.shutdown()
 """
 
 
-def test_dynamic_sets() -> None:
-    for rank, out in enumerate(
-        run_ranks(3, PREAMBLE + DYNAMIC, env={"HOROVOD_DYNAMIC_PROCESS_SETS": ""}).in_rank_order()
-    ):
+@pytest.mark.parametrize(("argument", "variable"), [("dynamic", ""), ("", "1")])
+def test_dynamic_sets(argument: str, variable: str) -> None:
+    environment = {"HOROVOD_DYNAMIC_PROCESS_SETS": variable}
+    for rank, out in enumerate(run_ranks(3, PREAMBLE + DYNAMIC, [argument], env=environment).in_rank_order()):
         sets, place, foreign, gathered, duplicate, mismatch, removed, unknown, again = out
         assert sets == [
             "ProcessSet(process_set_id=1, ranks=[0, 2], mpi_comm=None)",

@@ -178,9 +178,7 @@ class Client:
         if self._tracer is not None:
             since = self._endpoint.now()
             self._trace_negotiation([pending])
-        ranks = self._state.live(signature.process_set)
-        if entry.absent:
-            ranks = tuple(rank for rank in ranks if rank not in entry.absent)
+        ranks = self._participants(signature, entry.absent)
         result = result_of(pending.request, entry.payload, entry.sizes, ranks, self._rank)
         if self._tracer is not None:
             self._tracer.answered(signature, since)
@@ -191,22 +189,29 @@ class Client:
         state.next_sequence = entry.sequence + 1
         signatures = [state.cache.touch(number) for number in entry.ids]
         first = signatures[0]
-        ranks = live = state.live(first.process_set)
-        adds_zeros = first.op == ReduceOp.ADASUM and not first.live_only
-        if entry.absent and not adds_zeros:
-            ranks = tuple(rank for rank in live if rank not in entry.absent)
+        ranks = self._participants(first, entry.absent)
         if self._rank not in entry.absent:
             keys = [signature.key for signature in signatures]
             parts = [self._pending.pop(key) for key in keys if key in self._pending]
         else:  # what may be pending here under these names is the next of them
             keys = []
-            parts = [Pending(_zeros(one), self._endpoint.now()) for one in signatures] if adds_zeros else []
+            parts = [Pending(_zeros(one), self._endpoint.now()) for one in signatures if self._rank in ranks]
         if not parts:
             return
         self._executing.update(keys)
         self._trace_negotiation(parts)
-        count = len(ranks if first.live_only else live)
+        count = len(ranks if first.live_only else state.live(first.process_set))
         self.executor.submit(Operation(entry.sequence, parts, ranks, entry.sizes, count, self._endpoint.now()))
+
+    def _participants(self, signature: Signature, absent: tuple[int, ...]) -> tuple[int, ...]:
+        """Who takes part in an operation that ranks are absent from since they have joined; their zeros need not be sent.
+
+        Adasum's pairs need them: there, they do take part.
+        """
+        live = self._state.live(signature.process_set)
+        if not absent or (signature.op == ReduceOp.ADASUM and not signature.live_only):
+            return live
+        return tuple(rank for rank in live if rank not in absent)
 
     def _fail(self, entry: entries.Failure) -> None:
         if self._rank not in entry.ranks:

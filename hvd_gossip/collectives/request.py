@@ -251,7 +251,7 @@ class Result(NamedTuple):
     output: the result; None for barrier and join.
     sizes: one a rank, in the order of `ranks`. allgather: the first dimensions of the ranks' arrays; alltoall: the rows
         received from each rank; reducescatter: the rows that each rank got.
-    ranks: who took part, as global ranks.
+    ranks: who took part, as global ranks; who has joined only did in Adasum.
     last_joined: for join, the rank that joined last; else -1.
     """
 

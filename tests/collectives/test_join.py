@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Adasum, Average, Collectives, Max, Min, Product, ReduceOp, Request, Sum
 from hvd_gossip.errors import HorovodInternalError
+from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.simulated import SimulatedWorld
 from tests.collectives.cluster import Cluster
 
@@ -111,7 +112,9 @@ def test_adasum_with_zeros_keeps_its_pairs(eager_bytes: int) -> None:
                 collectives.submit(Request(name, "allreduce", np.full(7, value, np.float32), Adasum))
                 for name, value in (("x", rank), ("y", 2 * rank + 2))
             ]
-            outputs = [float((await future).output[6]) for future in futures]
+            results = await all_of(futures)
+            assert {result.ranks for result in results} == {(0, 1, 2, 3)}
+            outputs = [float(result.output[6]) for result in results]
         await join(collectives)
         return outputs if rank != 1 else [2.5, 4.5]
 
