@@ -39,7 +39,7 @@ def init(comm: Any = None, process_sets: Sequence[ProcessSet] | str | None = Non
     sets = list(process_sets or ())
     if not all(isinstance(one, ProcessSet) for one in sets):
         raise ValueError(f'process_sets is a list of ProcessSet, or "dynamic", not {process_sets!r}')
-    _unnamed.clear()
+    _forget_names()
     now = runtime.init(comm, **settings)
     try:
         registration.register(now, [one for one in sets if one is not global_process_set])
@@ -62,7 +62,7 @@ def restart() -> None:
     """
     sets = registration.registered()
     registration.forget()
-    _unnamed.clear()
+    _forget_names()
     registration.register(runtime.restart(), sets)
 
 
@@ -179,16 +179,43 @@ def rocm_built() -> bool:
     return False
 
 
-_unnamed: dict[int, Iterator[int]] = {}
+_unnamed: dict[int, Iterator[str]] = {}
 """The numbers to come, by process set: ranks outside of a set do not see the operations inside."""
+_joins = 0
 
 
 def operation_name(kind: str, name: str | None, process_set: int = 0) -> str:
     """Horovod's full name of an operation: `allreduce.NAME`, or a number for one without a name.
 
-    Numbers are given in the order of calls since `init()`: the ranks of a process set must call unnamed operations in the
-    same order.
+    Numbers are given in the order of calls since `init()`, or since the last `join()`: the ranks of a process set must call
+    unnamed operations in the same order.
     """
     if name is not None:
         return f"{kind}.{name}"
-    return f"{kind}.noname.{next(_unnamed.setdefault(process_set, itertools.count(1)))}"
+    return f"{kind}.noname.{next(_unnamed.setdefault(process_set, _numbers()))}"
+
+
+def join() -> int:
+    """Rests until all ranks have joined; see `Runtime.join`.
+
+    Ranks that joined early have missed unnamed operations, so that numbers begin anew, as "1.1", "1.2"... after the first join.
+
+    Returns:
+        The rank that joined last.
+    """
+    global _joins
+    last = runtime.current().join()
+    _joins += 1
+    _unnamed.clear()
+    return last
+
+
+def _forget_names() -> None:
+    global _joins
+    _joins = 0
+    _unnamed.clear()
+
+
+def _numbers() -> Iterator[str]:
+    prefix = f"{_joins}." if _joins else ""
+    return (f"{prefix}{number}" for number in itertools.count(1))

@@ -15,7 +15,7 @@ from hvd_gossip.runtime import Runtime
 
 from .arrays import memory_of
 from .gradients import laid_out_like
-from .handles import Handle
+from .handles import Handle, wait_for_all
 from .options import Options, ParamGroups
 from .passes import CountingPasses
 from .strategy import Closure, Update
@@ -64,9 +64,7 @@ class AdasumOfDeltas(CountingPasses):
 
     def _combine(self, before: Sequence[torch.Tensor]) -> None:
         """Goes on from `before` by the combined deltas."""
-        started = [self._start(*pair) for pair in zip(self.trainable, before, strict=True)]
-        for handle in started:
-            handle.wait()
+        wait_for_all([self._start(*pair) for pair in zip(self.trainable, before, strict=True)])
 
     def _start(self, parameter: torch.Tensor, before: torch.Tensor) -> Handle[None]:
         compressed, ctx = self.options.compression.compress(parameter.detach() - before)

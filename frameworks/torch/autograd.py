@@ -14,6 +14,7 @@ import torch
 from hvd_gossip import runtime
 from hvd_gossip.collectives import Average, Sum
 
+from .handles import wait_for_all
 from .submit import Call, Received, into_copies, into_new
 
 Tensors = tuple[torch.Tensor, ...]
@@ -25,7 +26,7 @@ class Allreduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
         ctx.call = call
-        return tuple([handle.wait() for handle in into_copies(call, tensors)])
+        return tuple(wait_for_all(into_copies(call, tensors)))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
@@ -39,7 +40,7 @@ class Allgather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
-        results = [handle.wait() for handle in into_new(call, tensors)]
+        results = wait_for_all(into_new(call, tensors))
         ctx.call = call
         ctx.parts = [_own_part(result) for result in results]
         return tuple([result.output for result in results])
@@ -88,7 +89,7 @@ class Reducescatter(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
-        results = [handle.wait() for handle in into_new(call, tensors)]
+        results = wait_for_all(into_new(call, tensors))
         fields = call.fields
         ctx.call, ctx.factor = call, fields["prescale"] * fields["postscale"]
         if fields["op"] == Sum and results:
@@ -127,7 +128,7 @@ def alltoall(call: Call, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor,
 
 
 def _apply(function: type[torch.autograd.Function], call: Call, tensors: Sequence[torch.Tensor]) -> Tensors:
-    return cast(Tensors, function.apply(call, *tensors)) if tensors else ()  # type: ignore[no-untyped-call]
+    return cast(Tensors, function.apply(call, *tensors)) if tensors else ()
 
 
 def _averaging(call: Call) -> Call:

@@ -16,7 +16,7 @@ from hvd_gossip.collectives import Average
 from hvd_gossip.runtime import Runtime
 
 from .gradients import is_dense_on_its_way, no_gradient, start_reduction
-from .handles import Handle
+from .handles import Handle, wait_for_all
 from .options import Options, ParamGroups
 from .passes import CountingPasses
 from .strategy import Closure, Update
@@ -50,7 +50,7 @@ class GradientAveraging(CountingPasses):
             self.watch(groups)
             for parameter in self.trainable:
                 if parameter not in self._started:
-                    self._start(self._partners.get(parameter, [parameter]))
+                    self._start(parameter)
             self._finish()
         self._synchronized = True
 
@@ -91,16 +91,21 @@ class GradientAveraging(CountingPasses):
     def on_all_passes(self, parameter: torch.Tensor) -> None:
         partners = self._partners.get(parameter)
         if partners is None:
-            self._start([parameter])
+            self._start_one(parameter, self.process_set)
         elif all(self.has_all_passes(p) for p in partners if p.requires_grad):
-            self._start(partners)
+            self._start_together(partners)
 
-    def _start(self, partners: Sequence[torch.Tensor]) -> None:
-        """Starts the allreduces of parameters whose gradients travel together; sparse ones travel by themselves."""
+    def _start(self, parameter: torch.Tensor) -> None:
+        """Starts the allreduce of a gradient, and of those that travel with it, or of zeros if there is none."""
+        partners = self._partners.get(parameter, [parameter])
+        for each in partners:
+            if each.requires_grad and each.grad is None:
+                each.grad = no_gradient(each, self._sparse_dims.get(each, 0))
+        self._start_together(partners)
+
+    def _start_together(self, partners: Sequence[torch.Tensor]) -> None:
+        """Starts the allreduces of gradients that travel together; sparse ones travel by themselves."""
         members = [p for p in partners if p.requires_grad and p not in self._started]
-        for parameter in members:
-            if parameter.grad is None:
-                parameter.grad = no_gradient(parameter, self._sparse_dims.get(parameter, 0))
         dense = [p for p in members if is_dense_on_its_way(p, self.options)]
         group = {"group": self._names[dense[0]], "group_size": len(dense)} if len(dense) > 1 else {}
         for parameter in dense:
@@ -111,7 +116,7 @@ class GradientAveraging(CountingPasses):
 
     def _start_one(self, parameter: torch.Tensor, fields: Mapping[str, Any]) -> None:
         gradient = parameter.grad
-        assert gradient is not None  # _start has made one if there was none
+        assert gradient is not None
         if gradient.is_sparse:
             self._sparse_dims[parameter] = gradient.sparse_dim()
         handle = start_reduction(self._names[parameter], parameter, self.options, fields)
@@ -122,8 +127,7 @@ class GradientAveraging(CountingPasses):
         self.reset()
         replaced = [self._names[p] for p, own in started.items() if p.grad is not own.gradient]
         changed = [self._names[p] for p, own in started.items() if own.gradient._version != own.version]
-        for own in started.values():
-            own.handle.wait()
+        wait_for_all(own.handle for own in started.values())
         if replaced:
             raise AssertionError(
                 f"gradients were cleared or replaced while they were being averaged: {', '.join(replaced)}. Call "

@@ -14,6 +14,7 @@ from hvd_gossip.objects import broadcast_object as broadcast_object
 
 from .arrays import is_dense
 from .gather_ops import broadcast_async_
+from .handles import wait_for_all
 from .mixing import mixing_strategies
 
 
@@ -35,8 +36,7 @@ def broadcast_parameters(params: Mapping[str, Any] | Iterable[Any], root_rank: i
             if any(strategy.shares_memory(tensor) for tensor in tensors):
                 stack.enter_context(strategy.paused())
         handles = [broadcast_async_(tensor, root_rank, name) for name, tensor in named]
-        for handle in handles:
-            handle.wait()
+        wait_for_all(handles)
 
 
 def broadcast_optimizer_state(
@@ -62,8 +62,7 @@ def broadcast_optimizer_state(
     if not is_root:
         state = _map_leaves(state, _Shape, lambda shape: _make(shape, tensors))
     handles = [broadcast_async_(tensor, root_rank, f"{name}.{i}") for i, tensor in enumerate(tensors)]
-    for handle in handles:
-        handle.wait()
+    wait_for_all(handles)
     if not is_root:
         optimizer.load_state_dict(state)
 

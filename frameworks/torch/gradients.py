@@ -64,7 +64,7 @@ def laid_out_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor
     """The tensor, or a copy with the parameter's strides: ranks must send elements in the same order."""
     if tensor.shape != parameter.shape:  # a compressor of the user's own
         return tensor.contiguous()
-    if tensor.stride() == parameter.stride() and is_dense(tensor):
+    if tensor.stride() == parameter.stride() and (tensor.is_contiguous() or is_dense(tensor)):
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
+
+from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 
 R = TypeVar("R")
 
@@ -52,17 +54,37 @@ class CallableHandle(Handle[R]):
         return self.wait()
 
 
-class _Several:
-    """Several pending operations as one."""
+class _Several(Generic[R]):
+    """Several operations as one."""
 
-    def __init__(self, parts: Sequence[Pending]) -> None:
+    def __init__(self, parts: Sequence[Handle[R]]) -> None:
         self._parts = parts
 
     def done(self) -> bool:
         return all(part.done() for part in self._parts)
 
-    def wait(self) -> list[Any]:
-        return [part.wait() for part in self._parts]
+    def wait(self) -> list[R]:
+        return wait_for_all(self._parts)
+
+
+def wait_for_all(handles: Iterable[Handle[R]]) -> list[R]:
+    """The outputs of operations.
+
+    Raises:
+        HorovodInternalError: the first error, when no operation is under way any more and their tensors are free. After a
+            time-out at once: the others wait for the same rank.
+    """
+    outputs, failure = [], None
+    for handle in handles:
+        try:
+            outputs.append(handle.wait())
+        except WaitTimeoutError:
+            raise
+        except HorovodInternalError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return outputs
 
 
 def together(handles: Sequence[Handle[R]]) -> Handle[list[R]]:

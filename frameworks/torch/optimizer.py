@@ -20,6 +20,7 @@ from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import find_algorithm
 from hvd_gossip.basics import ProcessSet, global_process_set
 from hvd_gossip.collectives import Adasum, Average
+from hvd_gossip.process_sets import UNKNOWN
 from hvd_gossip.runtime import Runtime
 
 from .adasum import AdasumOfDeltas
@@ -229,6 +230,8 @@ def _wrap(optimizer: torch.optim.Optimizer, options: Options, strategy: Strategy
 
 
 def _make_strategy(now: Runtime, options: Options, groups: ParamGroups) -> Strategy:
+    if options.process_set.process_set_id is None:
+        raise ValueError(UNKNOWN)
     algorithm = find_algorithm(options.algorithm or now.config.algorithm)
     if algorithm.averages != "gradients" and options.process_set.included():
         return ParameterMixing(now, options, groups)

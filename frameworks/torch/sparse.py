@@ -60,14 +60,16 @@ def reduce_sparse(call: Call, tensor: torch.Tensor, op: int) -> CallableHandle[t
 
 def _pack(tensor: torch.Tensor) -> torch.Tensor:
     """A coalesced tensor's entries as bytes, of shape (entries, bytes of its indices and values)."""
-    indices, values = tensor.indices().t().contiguous(), tensor.values()
-    values = values.reshape(len(values), math.prod(values.shape[1:]))
-    return torch.cat([_bytes(indices), _bytes(values.contiguous())], dim=1)
+    values = tensor.values()
+    return torch.cat(
+        [_bytes(tensor.indices().t()), _bytes(values.reshape(len(values), math.prod(values.shape[1:])))], dim=1
+    )
 
 
 def _bytes(matrix: torch.Tensor) -> torch.Tensor:
     rows, columns = matrix.shape
-    return matrix.reshape(-1).view(torch.uint8).reshape(rows, columns * matrix.element_size())
+    plain = matrix.new_empty(rows, columns).copy_(matrix)  # contiguous() leaves dimensions of length 1 their strides
+    return plain.reshape(-1).view(torch.uint8).reshape(rows, columns * matrix.element_size())
 
 
 def _sum(received: Received, like: torch.Tensor, op: int) -> torch.Tensor:

@@ -114,7 +114,7 @@ def reduce_into(
 def _start(call: Call, sources: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] = ()) -> list[Pending]:
     """Submits one request a tensor. All are made, and so checked, before the first is submitted."""
     now = runtime.current()
-    into = outputs or [None] * len(sources)
+    into: Sequence[torch.Tensor | None] = outputs or [None] * len(sources)
     requests = [_request(*one) for one in zip(sources, into, call.each(len(sources)), strict=True)]
     return [now.submit(request) for request in requests]
 

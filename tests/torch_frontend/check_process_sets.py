@@ -151,6 +151,10 @@ def check_who_is_outside_is_told() -> None:
             hvd.allreduce(ours(3), process_set=not_mine)
     with pytest.raises(ValueError, match="has not been registered"):
         hvd.allgather(ours(3), process_set=hvd.ProcessSet([0]))
+    plain = torch.optim.SGD(make_model().parameters(), lr=0.1)
+    for algorithm in ALGORITHMS:
+        with pytest.raises(ValueError, match="has not been registered"):
+            hvd.DistributedOptimizer(plain, process_set=hvd.ProcessSet([0]), algorithm=algorithm)
 
 
 def check_sets_can_be_removed() -> None:
@@ -206,7 +210,7 @@ def check_optimizers_keep_their_set_when_they_are_copied() -> None:
     pairs = [copy.deepcopy((model, optimizer)), pickle.loads(pickle.dumps((model, optimizer)))]
     result = train(model, optimizer, [hvd.rank()])
     for pair in pairs:
-        assert torch.equal(train(*pair, [hvd.rank()]), result)
+        assert torch.equal(train(pair[0], pair[1], [hvd.rank()]), result)
 
 
 def check_gossip_in_a_set() -> None:

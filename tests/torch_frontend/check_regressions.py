@@ -156,7 +156,12 @@ def check_1417_two_optimizers_of_one_model() -> None:
     """horovod#1417, #2556: one loss gives gradients to the parameters of both optimizers; only one of them steps."""
     generator, critic = make_model(1), nn.Sequential(nn.Linear(CLASSES, 1))
     hvd.broadcast_parameters(critic.state_dict(), root_rank=0)
-    optimizers = {name: wrap(model) for name, model in (("generator", generator), ("critic", critic))}
+    models = nn.ModuleDict({"generator": generator, "critic": critic})
+    names = list(models.named_parameters())  # unique over both, as Horovod's documentation wants them
+    optimizers = {
+        name: hvd.DistributedOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), named_parameters=names)
+        for name, model in models.items()
+    }
     for step in range(4):
         turn = "generator" if step % 2 else "critic"
         inputs, _ = batch(step)

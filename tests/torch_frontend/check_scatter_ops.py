@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import hvd_gossip.torch as hvd
@@ -17,9 +18,9 @@ def splits_of(rank: int) -> list[int]:
     return [rank + other for other in range(hvd.size())]
 
 
-def parts_of(rank: int, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+def parts_of(rank: int, *shape: int, dtype: torch.dtype = torch.float32) -> Sequence[torch.Tensor]:
     """What a rank sends to each."""
-    return ours(sum(splits_of(rank)), *shape, dtype=dtype, rank=rank).split(splits_of(rank))
+    return torch.split(ours(sum(splits_of(rank)), *shape, dtype=dtype, rank=rank), splits_of(rank))
 
 
 def received(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hvd_gossip.torch as hvd
 import pytest
 import torch
@@ -68,6 +70,7 @@ def check_ranks_that_disagree_on_sparsity_all_get_an_error() -> None:
         return
     for _ in range(2):  # nothing is left behind
         mine = sparse(hvd.rank())
+        handle: Any
         if hvd.rank():
             handle = hvd.sparse_allreduce_async(mine, "mixed", hvd.Sum)
         else:

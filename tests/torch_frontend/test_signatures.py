@@ -99,8 +99,8 @@ def signature_of(name: str) -> list[str]:
 def _text(parameter: inspect.Parameter) -> str:
     default = parameter.default
     if default is inspect.Parameter.empty:
-        prefix = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
-        return prefix + parameter.name
+        stars = {inspect._ParameterKind.VAR_POSITIONAL: "*", inspect._ParameterKind.VAR_KEYWORD: "**"}
+        return stars.get(parameter.kind, "") + parameter.name
     if default is hvd.global_process_set:
         return f"{parameter.name}=global_process_set"
     if default is hvd.Compression.none:

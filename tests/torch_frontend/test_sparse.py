@@ -33,6 +33,13 @@ def test_packed_entries_come_back(dtype: torch.dtype, shape: tuple[int, ...], sp
     assert torch.equal(_sum(received, tensor, Average).to_dense(), dense)
 
 
+def test_indices_of_any_strides_are_packed() -> None:
+    tensor = torch.sparse_coo_tensor(torch.tensor([[3, 0]])[:, :1], torch.ones(1), (4,), check_invariants=True)
+    tensor = tensor.coalesce()
+    assert tensor.indices().t().stride() != (1, 1)
+    assert _pack(tensor)[0, :8].tolist() == [3, 0, 0, 0, 0, 0, 0, 0]
+
+
 def test_a_row_travels_once_however_often_it_was_looked_up() -> None:
     """horovod#554: gathers of 4.25 GB, since every look-up sent its row."""
     embedding = torch.nn.Embedding(10, 4, sparse=True)
