@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from hvd_gossip.errors import LaunchError, RankFailedError
 from hvd_gossip.launch.describe import describe_failure, describe_plan

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from hvd_gossip.errors import LaunchError
 from hvd_gossip.launch.agent.channel import connect
@@ -74,7 +74,9 @@ def _call(call: bytes) -> bytes:
 
 
 def _raised(error: BaseException) -> Outcome:
-    begin = error.__traceback__.tb_next if error.__traceback__ else None  # the user's own frames
+    begin = error.__traceback__
+    while begin is not None and begin.tb_frame.f_code.co_filename == __file__:
+        begin = begin.tb_next  # to the user's own frames
     text = "".join(traceback.format_exception(type(error), error, begin))
     try:
         pickled = cloudpickle.dumps(error)

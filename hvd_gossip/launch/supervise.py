@@ -16,6 +16,8 @@ from functools import partial
 from types import FrameType
 from typing import IO, TypeAlias
 
+import psutil
+
 from hvd_gossip.launch.reports import RankEnd, ReportServer
 
 Redirect: TypeAlias = "int | IO[bytes] | IO[str] | None"
@@ -66,6 +68,7 @@ class Supervisor:
         self._np, self._patience, self._end_on_failure = np, patience, end_on_failure
         self._start_timeout, self._late = start_timeout, False
         self._start_by: float | None = None
+        self._descendants: set[psutil.Process] = set()
         self._events: queue.SimpleQueue[int | RankEnd | None] = queue.SimpleQueue()
         self._steps: deque[tuple[Callable[[], None], float]] = deque()
         self._deadline: float | None = None
@@ -97,6 +100,7 @@ class Supervisor:
                 stderr=stderr,
                 start_new_session=True,
             )
+            self._process = process
             threading.Thread(target=self._await_end, args=[process], name="mpirun", daemon=True).start()
             self._start_by = time.monotonic() + self._start_timeout if self._start_timeout else None
             try:
@@ -152,6 +156,7 @@ class Supervisor:
 
     def _harder(self) -> None:
         if self._steps:
+            self._descendants |= _descendants(self._process)  # now, while it can be seen whose they are
             action, patience = self._steps.popleft()
             action()
             self._deadline = time.monotonic() + patience
@@ -178,6 +183,9 @@ class Supervisor:
         agents.hang_up()
         if not agents.wait_gone(self._patience.kill):
             agents.signal(signal.SIGKILL)
+        for left in self._descendants:  # an ssh that hangs outlives the MPI launcher, in a session of its own
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
 
     @contextmanager
     def _noting_signals(self) -> Iterator[None]:
@@ -196,6 +204,14 @@ class Supervisor:
         finally:
             for number, handler in zip(wanted, before, strict=True):
                 signal.signal(number, handler)
+
+
+def _descendants(process: subprocess.Popen[bytes]) -> set[psutil.Process]:
+    """The processes that the MPI launcher has started on this host, and theirs."""
+    try:
+        return set(psutil.Process(process.pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,12 @@ def launchers() -> list[str]:
     """Paths, the found one first; HVD_TEST_MPIRUN=PATH:PATH adds others, such as MPICH's."""
     others = os.environ.get("HVD_TEST_MPIRUN", "").split(os.pathsep)
     return [find_mpirun().path, *filter(None, others)]
+
+
+def python_of(mpirun: str) -> str:
+    """The Python whose mpi4py belongs to a launcher: the one beside it, or this one."""
+    beside = Path(mpirun).with_name("python")
+    return str(beside) if beside.exists() else sys.executable
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

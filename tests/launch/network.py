@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from hvd_gossip.launch.hosts import Host
 from hvd_gossip.launch.launcher import LaunchResult, launch
 from hvd_gossip.launch.mpirun import Flavour, find_mpirun
 from hvd_gossip.launch.plan import Plan, make_plan
+from tests.launch.conftest import python_of
 
 REMOTE_SHELL = """
     #!/bin/sh
@@ -85,7 +85,7 @@ class Network:
         """A job of a script with its arguments; `more` are arguments of MPI's launcher."""
         return make_plan(
             np,
-            [sys.executable, *arguments],
+            [python_of(self.mpirun), *arguments],
             {"seed": 3, "threads_per_rank": 1},
             hosts,
             mpi_args=[*self.mpi_args(shell), *more],

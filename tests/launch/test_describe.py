@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,9 +91,9 @@ def test_check_build_is_horovods_table() -> None:
 
 
 def test_check_build_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(describe.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(describe.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     text = describe.check_build()
     assert "[ ] PyTorch" in text
     assert text.count("[ ] MPI") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_output_is_copied_to_a_file(tmp_path: Path) -> None:
 
 
 def test_each_line_begins_with_the_time_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(relay.time, "strftime", lambda form: "NOW ")
+    monkeypatch.setattr(time, "strftime", lambda form: "NOW ")
     said = arriving(b"one\nt", b"wo\n\n", b"\r 50%", b"\r 90%\n", b"end", log=tmp_path / "log", timestamps=True)
     assert said == b"NOW one\nNOW two\nNOW \nNOW \r 50%\r 90%\nNOW end"
     assert (tmp_path / "log").read_bytes() == said

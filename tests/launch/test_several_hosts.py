@@ -19,6 +19,8 @@ import pytest
 from hvd_gossip.launch.describe import describe_failure
 from hvd_gossip.launch.launcher import LaunchResult, launch
 from hvd_gossip.launch.plan import make_plan
+from hvd_gossip.launch.supervise import Patience
+from tests.launch.conftest import python_of
 from tests.launch.network import NOWHERE, Network, executable, two_hosts
 from tests.launch.waiting import gone, marked, number_in, until
 
@@ -127,7 +129,7 @@ def said_of_a_start_that_fails(network: Network, shell: Path | None, start_timeo
     arguments = [network.script("import time; time.sleep(600)")]
     env = {MARK: str(network.folder)}
     plan = network.plan(arguments, hosts, shell=shell, start_timeout=start_timeout, env=env)
-    done = launch(plan)
+    done = launch(plan, Patience(stop=0.5, kill=0.5))
     assert done.exit_code != 0
     assert not [end for end in done.ends if not end.told]
     until(lambda: not marked(MARK, str(network.folder)))
@@ -170,7 +172,7 @@ def test_the_mpi_operators_variables_are_enough(network: Network) -> None:
             "OMPI_MCA_btl_tcp_if_include": f"{network.subnet}.0/24",
             "OMPI_MCA_pml": "ob1",
         }
-    command = [sys.executable, network.script(PLACES)]
+    command = [python_of(network.mpirun), network.script(PLACES)]
     done = launch(make_plan(4, command, mpirun=network.mpirun, environ=os.environ | operator))
     assert done.exit_code == 0
     assert [place[2:6] for place in results(network.folder)] == [[0, 2, 0, 2], [1, 2, 0, 2], [0, 2, 1, 2], [1, 2, 1, 2]]
