@@ -67,7 +67,7 @@ def test_no_rank_uses_a_channel_twice_and_the_ranks_of_a_set_use_the_same() -> N
 
 def test_different_things_are_an_error_that_names_the_ranks() -> None:
     other = np.array([[1, 0]], np.int64)
-    one = Attachments(lambda request: Answered(np.vstack([request.array, request.array, other])))  # type: ignore[arg-type, return-value]
+    one = Attachments(lambda request: Answered(np.vstack([request.array, request.array, other])))  # type: ignore[arg-type, return-value, list-item]
     with pytest.raises(ConfigError, match=r"rank 0 attached this, but rank\(s\) 4 something else"):
         one.agree("this", [0, 2, 4], 0, process_set=3)
 

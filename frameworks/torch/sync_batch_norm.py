@@ -99,7 +99,7 @@ class SyncBatchNorm(_BatchNorm):
 class _Moments(NamedTuple):
     """Of all values of each channel: how many, mean and mean squared distance from it, float64."""
 
-    count: float
+    number: float
     mean: Tensor
     variance: Tensor
 
@@ -130,7 +130,7 @@ class _Normalize(torch.autograd.Function):
         return output.to(x.dtype), mean, variance, count
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = ctx.saved_tensors
         shape, dims = _channels(x)

@@ -6,7 +6,7 @@ import copy
 import queue
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvd_gossip import runtime
 from hvd_gossip.elastic.notifications import HostUpdateResult, notification_manager
@@ -120,6 +120,10 @@ class ObjectState(State):
         super().__init__(bcast_object, get_rank)
         self._saved_state: dict[str, Any] = copy.deepcopy(kwargs)
         self._assign(kwargs)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def save(self) -> None:
         self._saved_state = copy.deepcopy(self._values())

@@ -145,7 +145,7 @@ def driven() -> Iterator[None]:
 @pytest.mark.usefixtures("driven")
 def test_with_a_driver_all_ranks_raise_what_rank_0_knows() -> None:
     """A message may reach the ranks at different times."""
-    told = {"rank 0": None}
+    told: dict[str, Any] = {"rank 0": None}
 
     def from_rank_0(value: Any) -> Any:
         if told["rank 0"] is None:

@@ -83,8 +83,8 @@ def compare(shape: Sequence[int], dtype: torch.dtype, tolerance: float, offset: 
         for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
             total = hvd.allreduce(mine.grad.to(torch.float64), op=hvd.Sum)
             close(total, theirs.grad, 10 * tolerance)
-        for mine, theirs in zip(ours.buffers(), plain.buffers(), strict=True):
-            close(mine, theirs, tolerance)
+        for ours_kept, theirs_kept in zip(ours.buffers(), plain.buffers(), strict=True):
+            close(ours_kept, theirs_kept, tolerance)
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -277,7 +277,7 @@ def check_training_is_that_of_one_worker_with_the_whole_batch() -> None:
             net(x).square().mean().backward()
             method.step()
     for (name, mine), theirs in zip(ours.state_dict().items(), whole.state_dict().values(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9, msg=name)
 
 
 def check_one_layer_used_twice_and_checkpointed() -> None:
