@@ -67,18 +67,22 @@ async def alltoall(
         output[into[me] : into[me + 1]] = source[out[me] : out[me + 1]]
     for step in range(1, len(transfer.ranks)):
         partners = _Partners(transfer, step)
-        try:
-            partners.send(source[out[partners.ahead] : out[partners.ahead + 1]], chunk)
-            block = output[into[partners.behind] : into[partners.behind + 1]]
-            ahead = 0
-            while ahead < block.size or len(partners.receives):
-                while ahead < block.size and len(partners.receives) < WINDOW:
-                    await partners.receives.post(block[ahead : ahead + chunk], None)
-                    ahead += chunk
-                await partners.receives.next()
-            await partners.sends.drained()
-        finally:
-            partners.receives.cancel()
+        partners.send(source[out[partners.ahead] : out[partners.ahead + 1]], chunk)
+        await _receive(partners, output[into[partners.behind] : into[partners.behind + 1]], chunk)
+
+
+async def _receive(partners: _Partners, block: Array, chunk: int) -> None:
+    """block <- what the partner behind sends; done when all is sent, too."""
+    receives, ahead = partners.receives, 0
+    try:
+        while ahead < block.size or len(receives):
+            while ahead < block.size and len(receives) < WINDOW:
+                await receives.post(block[ahead : ahead + chunk], None)
+                ahead += chunk
+            await receives.next()
+        await partners.sends.drained()
+    finally:
+        receives.cancel()
 
 
 async def reduce_scatter(
@@ -98,23 +102,29 @@ async def reduce_scatter(
     starts = starts_of(lengths)
     pool = ChunkPool(transfer.memory, min(chunk, max(1, output.size)), reduction.dtype, 2 * WINDOW)
     total = transfer.memory.empty(output.size, reduction.accumulator) if reduction.widened else output
-    prescaled = source
-    if reduction.prescale != 1.0:
-        prescaled = transfer.memory.empty(source.size, reduction.dtype)
+    source = _prescaled(transfer, source, reduction)
     with transfer.memory.computing():
-        if reduction.prescale != 1.0:
-            reduction.prescaled(prescaled, source)
-        total[...] = prescaled[starts[me] : starts[me + 1]]
+        total[...] = source[starts[me] : starts[me + 1]]
 
     def add(start: int, stop: int, arrived: Array) -> None:
         reduction.combine(total[start:stop], total[start:stop], arrived)
 
     for step in range(1, len(transfer.ranks)):
         partners = _Partners(transfer, step)
-        partners.send(prescaled[starts[partners.ahead] : starts[partners.ahead + 1]], chunk)
+        partners.send(source[starts[partners.ahead] : starts[partners.ahead + 1]], chunk)
         await _receive_and_add(transfer, partners, pool, output.size, chunk, add)
     with transfer.memory.computing():
         reduction.finish(output, total)
+
+
+def _prescaled(transfer: Transfer, source: Array, reduction: Reduction) -> Array:
+    """What is to be reduced: the source, or where a factor comes first, a copy times that."""
+    if reduction.prescale == 1.0:
+        return source
+    copy = transfer.memory.empty(source.size, reduction.dtype)
+    with transfer.memory.computing():
+        reduction.prescaled(copy, source)
+    return copy
 
 
 async def _receive_and_add(
@@ -125,6 +135,7 @@ async def _receive_and_add(
     chunk: int,
     add: Callable[[int, int, Array], None],
 ) -> None:
+    """Calls `add(start, stop, elements)` with each chunk that the partner behind sends; done when all is sent, too."""
     receives, ahead = partners.receives, 0
     try:
         while ahead < length or len(receives):
