@@ -144,13 +144,12 @@ def check_float32_parameters_for_half_inputs() -> None:
 
 def check_the_variance_is_stable_far_from_zero() -> None:
     """E[x^2] - E[x]^2 would have lost all digits of it in float32."""
-    offset = 3e4
-    x = (batch(hvd.rank(), (8,)) + offset).to(torch.float32)
-    norm = hvd.SyncBatchNorm(FEATURES, momentum=1.0)
-    norm(x)
-    everything = torch.cat([(batch(r, (8,)) + offset).to(torch.float32).to(torch.float64) for r in range(hvd.size())])
-    expected = everything.var((0, 2), correction=1)
-    torch.testing.assert_close(norm.running_var.to(torch.float64), expected, rtol=1e-3, atol=0)
+    for shape, dims in (((), 0), ((8,), (0, 2)), ((3, 3), (0, 2, 3))):
+        batches = [batch(rank, shape, offset=3e4).to(torch.float32) for rank in range(hvd.size())]
+        norm = hvd.SyncBatchNorm(FEATURES, momentum=1.0)
+        norm(batches[hvd.rank()])
+        expected = torch.cat(batches).to(torch.float64).var(dims, correction=1)
+        torch.testing.assert_close(norm.running_var.to(torch.float64), expected, rtol=1e-3, atol=0)
 
 
 def check_a_rank_without_rows() -> None:
