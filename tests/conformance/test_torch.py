@@ -1,0 +1,36 @@
+"""What Horovod documents, over PyTorch in real ranks: as hvd_gossip.torch, and as horovod.torch under the launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.lists import cases_of
+from tests.ranks import assert_passed
+
+MAIN = Path(__file__).with_name("rank_main.py")
+CASES = cases_of("torch")
+SECONDS = 170.0
+"""For all cases of one launch."""
+
+
+PAIRS = [
+    pytest.param(n, case.name, marks=[pytest.mark.slow] if n > 3 else [], id=f"{n}-{case.name}")
+    for n in (1, 2, 3, 4, 5)
+    for case in CASES
+    if case.runs_with(n)
+]
+"""Numbers of ranks and the cases that are about them; those of one number in one launch."""
+
+
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize(("n", "case"), PAIRS)
+def test_hvd_gossip(n: int, case: str) -> None:
+    assert_passed(MAIN, case, n, SECONDS, "torch", "hvd_gossip.torch")
+
+
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(2)])
+def test_horovod(case: str) -> None:
+    assert_passed(MAIN, case, 2, SECONDS, "torch", "horovod.torch", launcher="hvd-gossip-run")
