@@ -1,0 +1,122 @@
+"""Gradient averaging: all gradients of a step cross the boundary of the graph in one call, in one order on all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from hvd_gossip.basics import ProcessSet, global_process_set, operation_name, process_set_id
+from hvd_gossip.calls import Call
+from hvd_gossip.collectives import Average
+from hvd_gossip.gradient_options import check_reduction, reduction_fields, split_evenly
+
+from .compression import Compression, Compressor
+from .names import normalized
+from .parts import is_sparse, part_of, reduce_together
+from .variables import bare, label_of
+
+Groups = int | Sequence[Sequence[Any]] | None
+Gradients = Sequence[Any]
+"""tf.Tensor, tf.IndexedSlices, or None where there is no gradient."""
+
+
+@dataclass(frozen=True)
+class GradientAveraging:
+    """Reduces gradients over the ranks of a process set.
+
+    Attributes:
+        name: what the names of the operations begin with.
+        compression: what dense gradients are turned into on their way.
+        sparse_as_dense: tf.IndexedSlices travel as dense tensors. Otherwise their rows are gathered.
+        op: Average, Sum, Min, Max, Product or Adasum.
+        gradient_predivide_factor: with Average, divides before the sum; what is left of the average is done after it.
+        groups: gradients that are negotiated together: a number of groups, or lists of variables.
+        process_set: the ranks that take part. On a rank outside of it gradients stay as they are.
+
+    Raises:
+        ValueError, NotImplementedError: options that contradict each other: see `check_reduction`.
+    """
+
+    name: str
+    compression: type[Compressor] = Compression.none
+    sparse_as_dense: bool = False
+    op: int = Average
+    gradient_predivide_factor: float = 1.0
+    groups: Groups = None
+    process_set: ProcessSet = global_process_set
+
+    def __post_init__(self) -> None:
+        check_reduction(self.op, self.gradient_predivide_factor, self.process_set)
+        check_groups(self.groups)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other rank takes part."""
+        return not self.process_set.included() or self.process_set.size() == 1
+
+    def __call__(self, gradients: Gradients, variables: Sequence[Any]) -> list[Any]:
+        """The reduced gradients: as many, None where there was none.
+
+        Args:
+            gradients: one a variable; None on all ranks, or on none.
+            variables: tf.Variable, keras.Variable or tensors; their names become part of the operations' names.
+
+        Raises:
+            ValueError: types that cannot be communicated, or a process set that is not registered.
+        """
+        if self.sparse_as_dense:
+            gradients = [tf.convert_to_tensor(one) if is_sparse(one) else one for one in gradients]
+        if self.alone:
+            return list(gradients)
+        calls = self._calls(gradients, variables)
+        parts = [part_of(gradients[place], call, self.compression) for place, call in calls.items()]
+        return self._scatter(gradients, list(calls), reduce_together(parts, f"HorovodAllreduce_{self.name}"))
+
+    def _calls(self, gradients: Gradients, variables: Sequence[Any]) -> dict[int, Call]:
+        """The call for each gradient that there is, by its place."""
+        fields = {
+            "process_set": process_set_id(self.process_set),
+            **reduction_fields(self.op, self.gradient_predivide_factor),
+        }
+        present = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        names = {place: self._name_of(place, variables[place]) for place in present}
+        dense = [place for place in present if not is_sparse(gradients[place])]
+        groups = {place: group for group in self._groups(dense, variables) if len(group) > 1 for place in group}
+        return {
+            place: Call("allreduce", names[place], {**fields, **_group_of(groups.get(place), names)}) for place in names
+        }
+
+    def _name_of(self, place: int, variable: Any) -> str:
+        return operation_name("allreduce", f"{self.name}/{place}_{normalized(label_of(variable))}")
+
+    def _groups(self, dense: Sequence[int], variables: Sequence[Any]) -> list[list[int]]:
+        if self.groups is None:
+            return []
+        if isinstance(self.groups, int):
+            return split_evenly(dense, self.groups)
+        places = {id(bare(variables[place])): place for place in dense}
+        return [[places[id(bare(one))] for one in group if id(bare(one)) in places] for group in self.groups]
+
+    def _scatter(self, gradients: Gradients, places: Sequence[int], reduced: Iterable[Any]) -> list[Any]:
+        results: list[Any] = [None] * len(gradients)
+        for place, result in zip(places, reduced, strict=True):
+            results[place] = result
+        return results
+
+
+def check_groups(groups: Groups) -> None:
+    """Raises ValueError unless groups are None, a positive number, or lists of variables, each in one of them."""
+    if groups is None or (isinstance(groups, int) and groups > 0):
+        return
+    if not isinstance(groups, (list, tuple)) or not all(isinstance(group, (list, tuple)) for group in groups):
+        raise ValueError("groups should be a non-negative integer or a list of list of tf.Variable.")
+    members = [id(bare(variable)) for group in groups for variable in group]
+    if len(set(members)) < len(members):
+        raise ValueError("A variable can only appear once in groups.")
+
+
+def _group_of(members: Sequence[int] | None, names: Mapping[int, str]) -> dict[str, Any]:
+    return {} if members is None else {"group": names[members[0]], "group_size": len(members)}

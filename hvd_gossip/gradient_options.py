@@ -1,0 +1,64 @@
+"""What every framework's distributed optimizer may be asked about averaging gradients, and whether it makes sense."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.collectives import Adasum, Average, ReduceOp
+
+T = TypeVar("T")
+
+
+def check_passes(passes: int) -> None:
+    """Raises ValueError unless `backward_passes_per_step` is a positive integer."""
+    if passes < 1 or passes != int(passes):
+        raise ValueError(f"backward_passes_per_step must be a positive integer, not {passes!r}")
+
+
+def check_reduction(op: int, gradient_predivide_factor: float, process_set: ProcessSet) -> None:
+    """Raises as Horovod does for reductions of gradients that do not exist.
+
+    Raises:
+        ValueError: there is no such op, or a factor without Average. NotImplementedError: Adasum in a process set.
+    """
+    ReduceOp(op)
+    if gradient_predivide_factor != 1.0 and op != Average:
+        raise ValueError("gradient_predivide_factor not supported with op != Average")
+    if op == Adasum and process_set is not global_process_set:
+        raise NotImplementedError("Adasum does not support non-global process sets yet.")
+
+
+def reduction_fields(op: int, gradient_predivide_factor: float) -> dict[str, Any]:
+    """A request's fields: gradients are divided by the factor before the sum, and multiplied by it / size after it."""
+    return {
+        "op": ReduceOp(op),
+        "prescale": 1.0 / gradient_predivide_factor,
+        "postscale": float(gradient_predivide_factor),
+    }
+
+
+def choose_groups(groups: Any, num_groups: int, stacklevel: int = 2) -> Any:
+    """`groups`, or the deprecated `num_groups` in its place; None for no groups.
+
+    Args:
+        stacklevel: of the DeprecationWarning that `num_groups` brings.
+    """
+    if num_groups:
+        warnings.warn(
+            "Parameter `num_groups` has been replaced by `groups` and will be removed in v0.23.0.",
+            DeprecationWarning,
+            stacklevel=stacklevel + 1,
+        )
+        groups = num_groups if groups is None else groups
+    return None if isinstance(groups, int) and groups == 0 else groups
+
+
+def split_evenly(items: Sequence[T], count: int) -> list[list[T]]:
+    """`count` runs of items whose lengths differ by at most one."""
+    size, longer = divmod(len(items), count)
+    ends = [i * size + min(i, longer) for i in range(count + 1)]
+    return [list(items[start:end]) for start, end in itertools.pairwise(ends)]
