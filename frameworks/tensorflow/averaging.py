@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from hvd_gossip.gradient_options import check_reduction, reduction_fields, split
 
 from .compression import Compression, Compressor
 from .names import normalized
-from .parts import is_sparse, part_of, reduce_together
+from .parts import DensePart, Part, SparsePart, is_sparse, reduce_parts
 from .variables import bare, label_of
 
 Groups = int | Sequence[Sequence[Any]] | None
@@ -71,40 +71,44 @@ class GradientAveraging:
             gradients = [tf.convert_to_tensor(one) if is_sparse(one) else one for one in gradients]
         if self.alone:
             return list(gradients)
-        calls = self._calls(gradients, variables)
-        parts = [part_of(gradients[place], call, self.compression) for place, call in calls.items()]
-        return self._scatter(gradients, list(calls), reduce_together(parts, f"HorovodAllreduce_{self.name}"))
+        present = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        dense = [place for place in present if not is_sparse(gradients[place])]
+        bundles = [*self._bundles(dense, variables), *([place] for place in present if place not in dense)]
+        parts = [self._part(bundle, gradients, variables) for bundle in bundles]
+        reduced: list[Any] = [None] * len(gradients)
+        for bundle, results in zip(bundles, reduce_parts(parts, f"HorovodAllreduce_{self.name}"), strict=True):
+            for place, result in zip(bundle, results, strict=True):
+                reduced[place] = result
+        return reduced
 
-    def _calls(self, gradients: Gradients, variables: Sequence[Any]) -> dict[int, Call]:
-        """The call for each gradient that there is, by its place."""
+    def _bundles(self, dense: Sequence[int], variables: Sequence[Any]) -> list[list[int]]:
+        """The dense gradients that travel together, by their places; all of them unless groups were asked for."""
+        if self.groups is None:
+            bundles = [list(dense)]
+        elif isinstance(self.groups, int):
+            bundles = split_evenly(dense, self.groups)
+        else:
+            places = {id(bare(variables[place])): place for place in dense}
+            bundles = [[places[id(bare(one))] for one in group if id(bare(one)) in places] for group in self.groups]
+            grouped = {place for bundle in bundles for place in bundle}
+            bundles += [[place] for place in dense if place not in grouped]
+        return [bundle for bundle in bundles if bundle]
+
+    def _part(self, bundle: Sequence[int], gradients: Gradients, variables: Sequence[Any]) -> Part:
+        first = gradients[bundle[0]]
+        more = f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""
+        name = operation_name(
+            "allreduce", f"{self.name}/{bundle[0]}_{normalized(label_of(variables[bundle[0]]))}{more}"
+        )
         fields = {
             "process_set": process_set_id(self.process_set),
             **reduction_fields(self.op, self.gradient_predivide_factor),
         }
-        present = [place for place, gradient in enumerate(gradients) if gradient is not None]
-        names = {place: self._name_of(place, variables[place]) for place in present}
-        dense = [place for place in present if not is_sparse(gradients[place])]
-        groups = {place: group for group in self._groups(dense, variables) if len(group) > 1 for place in group}
-        return {
-            place: Call("allreduce", names[place], {**fields, **_group_of(groups.get(place), names)}) for place in names
-        }
-
-    def _name_of(self, place: int, variable: Any) -> str:
-        return operation_name("allreduce", f"{self.name}/{place}_{normalized(label_of(variable))}")
-
-    def _groups(self, dense: Sequence[int], variables: Sequence[Any]) -> list[list[int]]:
-        if self.groups is None:
-            return []
-        if isinstance(self.groups, int):
-            return split_evenly(dense, self.groups)
-        places = {id(bare(variables[place])): place for place in dense}
-        return [[places[id(bare(one))] for one in group if id(bare(one)) in places] for group in self.groups]
-
-    def _scatter(self, gradients: Gradients, places: Sequence[int], reduced: Iterable[Any]) -> list[Any]:
-        results: list[Any] = [None] * len(gradients)
-        for place, result in zip(places, reduced, strict=True):
-            results[place] = result
-        return results
+        if is_sparse(first):
+            return SparsePart(first, Call("allreduce", name, fields))
+        return DensePart(
+            [gradients[place] for place in bundle], Call("allreduce", name, fields, True), self.compression
+        )
 
 
 def check_groups(groups: Groups) -> None:
@@ -116,7 +120,3 @@ def check_groups(groups: Groups) -> None:
     members = [id(bare(variable)) for group in groups for variable in group]
     if len(set(members)) < len(members):
         raise ValueError("A variable can only appear once in groups.")
-
-
-def _group_of(members: Sequence[int] | None, names: Mapping[int, str]) -> dict[str, Any]:
-    return {} if members is None else {"group": names[members[0]], "group_size": len(members)}

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from hvd_gossip import runtime
 from hvd_gossip.calls import Call, averaging, backward_of, check_linear
-from hvd_gossip.collectives import Result, Sum
+from hvd_gossip.collectives import Sum
 
 from .arrays import Array
 from .crossing import cross
 from .names import in_graph
-from .submit import carry_out, like, output_of, with_other_rows
+from .submit import Outcome, carry_out, like, with_other_rows
 
 Tensors = Sequence[Any]
 
@@ -28,7 +28,7 @@ def allreduce(call: Call, tensors: Tensors) -> list[Any]:
     """y = reduce_j(x_j); the gradient of x is the same reduction of the gradients of y."""
 
     def run(arrays: list[Array]) -> list[Array]:
-        return [output_of(result) for result in carry_out(call, arrays)]
+        return [result.output for result in carry_out(call, arrays)]
 
     def reduce(*inputs: Any) -> tuple[list[Any], Any]:
         outputs = cross(run, inputs, [like(tensor) for tensor in inputs], in_graph(call.name))
@@ -42,7 +42,7 @@ def allgather(call: Call, tensors: Tensors) -> list[Any]:
 
     def run(arrays: list[Array]) -> list[Array]:
         results = carry_out(call, arrays)
-        return [output_of(result) for result in results] + [_own_part(result) for result in results]
+        return [result.output for result in results] + [_own_part(result) for result in results]
 
     def gather(*inputs: Any) -> tuple[list[Any], Any]:
         specs = [with_other_rows(tensor) for tensor in inputs] + [tf.TensorSpec([2], tf.int64) for _ in inputs]
@@ -64,7 +64,7 @@ def broadcast(call: Call, tensors: Tensors) -> list[Any]:
     is_root = runtime.current().world.rank == call.fields["root_rank"]
 
     def run(arrays: list[Array]) -> list[Array]:
-        return [output_of(result) for result in carry_out(call, arrays)]
+        return [result.output for result in carry_out(call, arrays)]
 
     def spread(*inputs: Any) -> tuple[list[Any], Any]:
         outputs = cross(run, inputs, [like(tensor) for tensor in inputs], in_graph(call.name))
@@ -93,7 +93,7 @@ def alltoall(call: Call, tensor: Any, splits: Any) -> tuple[Any, Any]:
         if rows and array.ndim and sum(rows) < len(array) and min(rows) >= 0:
             array = array[: sum(rows)]
         (result,) = carry_out(Call(call.kind, call.name, {**call.fields, "splits": rows}), [array])
-        return [output_of(result), np.array(result.sizes, np.int32)]
+        return [result.output, np.array(result.sizes, np.int32)]
 
     def exchange(own: Any) -> tuple[tuple[Any, Any], Any]:
         specs = [with_other_rows(own), tf.TensorSpec([None], tf.int32)]
@@ -117,7 +117,7 @@ def reducescatter(call: Call, tensors: Tensors) -> list[Any]:
 
     def run(arrays: list[Array]) -> list[Array]:
         results = carry_out(call, arrays)
-        return [output_of(result) for result in results] + [np.array(len(results[0].ranks), np.int64)]
+        return [result.output for result in results] + [np.array(len(results[0].ranks), np.int64)]
 
     def scatter(*inputs: Any) -> tuple[list[Any], Any]:
         specs = [*(with_other_rows(tensor) for tensor in inputs), tf.TensorSpec([], tf.int64)]
@@ -158,7 +158,7 @@ def _is_differentiable(tensor: Any) -> bool:
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex)
 
 
-def _own_part(result: Result) -> Array:
+def _own_part(result: Outcome) -> Array:
     """Where this rank's rows begin in the output, and how many they are."""
     position = result.ranks.index(runtime.current().world.rank)
     return np.array([sum(result.sizes[:position]), result.sizes[position]], np.int64)

@@ -15,7 +15,7 @@ from .api import public
 from .arrays import Array, check_type
 from .crossing import cross
 from .names import normalized
-from .submit import carry_out_all, like, output_of
+from .submit import carry_out_all, like
 from .variables import bare, label_of
 
 
@@ -67,7 +67,7 @@ def broadcast_(
 
     def run(arrays: list[Array]) -> list[Array]:
         results = carry_out_all([(call, [array]) for call, array in zip(calls, arrays, strict=True)])
-        return [output_of(result) for (result,) in results]
+        return [result.output for (result,) in results]
 
     outputs = cross(run, values, [like(value) for value in values], prefix)
     assigned = [target.assign(output) for target, output in zip(targets, outputs, strict=True)]

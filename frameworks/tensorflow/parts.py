@@ -1,4 +1,4 @@
-"""Gradients on their way through one crossing: dense ones and those that consist of rows."""
+"""Gradients on their way through one crossing: dense ones, together, and those that consist of rows."""
 
 from __future__ import annotations
 
@@ -8,59 +8,68 @@ from typing import Any
 import tensorflow as tf
 
 from hvd_gossip.calls import Call
-from hvd_gossip.collectives import Result
 
 from . import sparse
 from .arrays import Array, check_type
 from .compression import Compressor
 from .crossing import cross
-from .submit import carry_out_all, like, output_of
+from .submit import Outcome, carry_out_all, like
 
 
 class DensePart:
-    """A dense tensor on its way.
+    """Dense tensors on their way, as a whole.
+
+    Args:
+        call: if it is grouped, small tensors travel as one; else there is one tensor.
 
     Attributes:
         tensors: what crosses.
         specs: shapes and types of what comes back, as many.
     """
 
-    def __init__(self, tensor: Any, call: Call, compression: type[Compressor]) -> None:
-        compressed, self._context = compression.compress(tensor)
-        check_type(compressed)
-        self.tensors, self.specs = [compressed], [like(compressed)]
+    def __init__(self, tensors: Sequence[Any], call: Call, compression: type[Compressor]) -> None:
+        pairs = [compression.compress(tf.convert_to_tensor(tensor)) for tensor in tensors]
+        self.tensors = [compressed for compressed, _ in pairs]
+        self.specs = [like(compressed) for compressed in self.tensors]
+        for compressed in self.tensors:
+            check_type(compressed)
+        self._contexts = [context for _, context in pairs]
         self._call, self._compression = call, compression
 
-    def request(self, arrays: Sequence[Array]) -> tuple[Call, list[Array]]:
+    def request(self, arrays: Sequence[Array]) -> tuple[Call, Sequence[Array]]:
         """The call, and what is submitted."""
-        return self._call, [arrays[0]]
+        return self._call, arrays
 
-    def arrays_of(self, result: Result, arrays: Sequence[Array]) -> list[Array]:
+    def arrays_of(self, outcomes: Sequence[Outcome], arrays: Sequence[Array]) -> list[Array]:
         """What comes back."""
-        return [output_of(result)]
+        return [outcome.output for outcome in outcomes]
 
-    def reduced(self, tensors: Sequence[Any]) -> Any:
-        """The reduced gradient, from what came back."""
-        return self._compression.decompress(tensors[0], self._context)
+    def reduced(self, tensors: Sequence[Any]) -> list[Any]:
+        """The reduced gradients, from what came back."""
+        return [self._compression.decompress(*pair) for pair in zip(tensors, self._contexts, strict=True)]
 
 
 class SparsePart:
-    """Rows with their indices on their way; see DensePart."""
+    """Rows with their indices on their way; see DensePart.
+
+    Raises:
+        NotImplementedError: another reduction than Average and Sum. ValueError: a type that cannot be communicated.
+    """
 
     def __init__(self, slices: Any, call: Call) -> None:
         sparse.check_sparse(call.name, slices, call.fields["op"])
         self.tensors, self.specs = [slices.indices, slices.values], sparse.specs_of(slices)
         self._call, self._shape = call, slices.dense_shape
 
-    def request(self, arrays: Sequence[Array]) -> tuple[Call, list[Array]]:
+    def request(self, arrays: Sequence[Array]) -> tuple[Call, Sequence[Array]]:
         return sparse.gathering(self._call), [sparse.pack(*arrays)]
 
-    def arrays_of(self, result: Result, arrays: Sequence[Array]) -> list[Array]:
-        return sparse.unpack(result, *arrays, self._call)
+    def arrays_of(self, outcomes: Sequence[Outcome], arrays: Sequence[Array]) -> list[Array]:
+        return sparse.unpack(outcomes[0], *arrays, self._call)
 
-    def reduced(self, tensors: Sequence[Any]) -> Any:
+    def reduced(self, tensors: Sequence[Any]) -> list[Any]:
         indices, values = tensors
-        return tf.IndexedSlices(values, indices, self._shape)
+        return [tf.IndexedSlices(values, indices, self._shape)]
 
 
 Part = DensePart | SparsePart
@@ -71,19 +80,8 @@ def is_sparse(gradient: Any) -> bool:
     return isinstance(gradient, tf.IndexedSlices)
 
 
-def part_of(gradient: Any, call: Call, compression: type[Compressor]) -> Part:
-    """A gradient as a part of a crossing.
-
-    Raises:
-        ValueError: its type cannot be communicated. NotImplementedError: rows under another reduction than Average and Sum.
-    """
-    if is_sparse(gradient):
-        return SparsePart(gradient, call)
-    return DensePart(tf.convert_to_tensor(gradient), call, compression)
-
-
-def reduce_together(parts: Sequence[Part], name: str) -> list[Any]:
-    """The reduced gradients of all parts, by one crossing.
+def reduce_parts(parts: Sequence[Part], name: str) -> list[list[Any]]:
+    """The reduced gradients of each part, by one crossing for all.
 
     Args:
         name: of the crossing in the graph.
@@ -93,9 +91,9 @@ def reduce_together(parts: Sequence[Part], name: str) -> list[Any]:
 
     def run(arrays: list[Array]) -> list[Array]:
         own = _divide(arrays, parts)
-        results = carry_out_all([part.request(mine) for part, mine in zip(parts, own, strict=True)])
-        together = zip(parts, results, own, strict=True)
-        return [array for part, (result,), mine in together for array in part.arrays_of(result, mine)]
+        outcomes = carry_out_all([part.request(mine) for part, mine in zip(parts, own, strict=True)])
+        together = zip(parts, outcomes, own, strict=True)
+        return [array for part, given, mine in together for array in part.arrays_of(given, mine)]
 
     tensors = [tensor for part in parts for tensor in part.tensors]
     specs = [spec for part in parts for spec in part.specs]

@@ -33,7 +33,7 @@ from . import differentiable
 from .api import public
 from .compression import Compression, Compressor
 from .names import in_graph
-from .parts import SparsePart, is_sparse, reduce_together
+from .parts import SparsePart, is_sparse, reduce_parts
 from .submit import call_of
 
 
@@ -72,7 +72,7 @@ def allreduce(
     if is_sparse(tensor):
         call = call_of("allreduce", [tensor.values], name, process_set, ignore_name_scope=ignore_name_scope, **options)
         with tf.device(device_sparse):
-            return reduce_together([SparsePart(tensor, call)], in_graph(call.name))[0]
+            return reduce_parts([SparsePart(tensor, call)], in_graph(call.name))[0][0]
     tensor = tf.convert_to_tensor(tensor)
     call = call_of("allreduce", [tensor], name, process_set, ignore_name_scope=ignore_name_scope, **options)
     return _compressed(differentiable.allreduce, call, [tensor], compression, device_dense)[0]

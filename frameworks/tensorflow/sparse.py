@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from hvd_gossip.calls import Call
-from hvd_gossip.collectives import Adasum, Average, Result, Sum
+from hvd_gossip.collectives import Adasum, Average, Sum
 
 from .arrays import Array, check_type
+from .submit import Outcome
 
 
 def check_sparse(name: str, slices: Any, op: int) -> None:
@@ -52,17 +53,17 @@ def pack(indices: Array, values: Array) -> Array:
     return packed
 
 
-def unpack(result: Result, indices: Array, values: Array, call: Call) -> list[Array]:
+def unpack(outcome: Outcome, indices: Array, values: Array, call: Call) -> list[Array]:
     """All ranks' indices and values, scaled as the call says.
 
     Args:
         indices, values: this rank's; their types and row shapes are the result's.
     """
-    packed: Any = result.output
+    packed = outcome.output
     entries, split = len(packed), indices.dtype.itemsize
     every_index = np.ascontiguousarray(packed[:, :split]).reshape(-1).view(indices.dtype)
     every_value = np.ascontiguousarray(packed[:, split:]).reshape(-1).view(values.dtype)
-    return [every_index, scaled(every_value.reshape(entries, *values.shape[1:]), call, len(result.ranks))]
+    return [every_index, scaled(every_value.reshape(entries, *values.shape[1:]), call, len(outcome.ranks))]
 
 
 def scaled(values: Array, call: Call, ranks: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,7 +11,8 @@ from hvd_gossip import runtime
 from hvd_gossip.basics import ProcessSet
 from hvd_gossip.calls import Call, make_call
 from hvd_gossip.collectives import Request, Result
-from hvd_gossip.handles import wait_for_all
+from hvd_gossip.collectives.packing import Pair, reduce_together
+from hvd_gossip.handles import Waitable, wait_for_all
 
 from . import names
 from .arrays import Array, aligned_like, check_type
@@ -44,21 +45,29 @@ def call_of(
     return call
 
 
-def carry_out(call: Call, arrays: Sequence[Array]) -> list[Result]:
-    """Submits one request an array, and waits for all."""
+class Outcome(NamedTuple):
+    """What an operation gave for one array: see Result, for the last two."""
+
+    output: Array
+    sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
+
+
+def carry_out(call: Call, arrays: Sequence[Array]) -> list[Outcome]:
+    """Submits a call, and waits for it."""
     return carry_out_all([(call, arrays)])[0]
 
 
-def carry_out_all(parts: Sequence[tuple[Call, Sequence[Array]]]) -> list[list[Result]]:
-    """Carries several calls out side by side. All requests are made, and so checked, before the first is submitted.
+def carry_out_all(parts: Sequence[tuple[Call, Sequence[Array]]]) -> list[list[Outcome]]:
+    """Carries several calls out side by side.
 
     Raises:
         HorovodInternalError: an operation failed; nothing is under way any more, except after a time-out.
     """
-    now = runtime.current()
-    requests = [_request(array, fields) for call, arrays in parts for array, fields in _with_fields(call, arrays)]
-    results = iter(wait_for_all([now.submit(request) for request in requests]))
-    return [[next(results) for _ in arrays] for _, arrays in parts]
+    outputs = [[_output_for(call, array) for array in arrays] for call, arrays in parts]
+    started = [_start(*part, into) for part, into in zip(parts, outputs, strict=True)]
+    results = iter(wait_for_all(pending for handles in started for pending in handles))
+    return [[_outcome(next(results), output) for output in into] for into in outputs]
 
 
 def like(tensor: Any) -> tf.TensorSpec:
@@ -73,17 +82,22 @@ def with_other_rows(tensor: Any) -> tf.TensorSpec:
     return tf.TensorSpec(None if rest is None else tf.TensorShape([None]).concatenate(rest), tensor.dtype)
 
 
-def output_of(result: Result) -> Array:
-    """The array that the operation gave."""
-    assert result.output is not None
-    array: Array = result.output
-    return array
+def _start(call: Call, arrays: Sequence[Array], outputs: Sequence[Array | None]) -> list[Waitable[Result]]:
+    """Submits one request an array, or as many as packing makes of them. All are made, and so checked, before the first is."""
+    submit = runtime.current().submit
+    if call.grouped and call.kind == "allreduce" and arrays:
+        pairs = [Pair(*pair) for pair in zip(arrays, outputs, strict=True)]
+        return list(reduce_together(submit, call.name, pairs, call.fields))
+    each = zip(arrays, outputs, call.each(len(arrays)), strict=True)
+    requests = [Request(array=array, output=output, **fields) for array, output, fields in each]
+    return [submit(request) for request in requests]
 
 
-def _with_fields(call: Call, arrays: Sequence[Array]) -> zip[tuple[Array, dict[str, Any]]]:
-    return zip(arrays, call.each(len(arrays)), strict=True)
+def _output_for(call: Call, array: Array) -> Array | None:
+    return aligned_like(array) if call.kind in LIKE_INPUTS else None
 
 
-def _request(array: Array, fields: dict[str, Any]) -> Request:
-    output = aligned_like(array) if fields["kind"] in LIKE_INPUTS else None
-    return Request(array=array, output=output, **fields)
+def _outcome(result: Result, output: Array | None) -> Outcome:
+    given = result.output if output is None else output
+    assert given is not None  # operations on arrays give arrays
+    return Outcome(given, result.sizes, result.ranks)
