@@ -20,7 +20,7 @@ from hvd_gossip.topology import TOPOLOGIES
 from hvd_gossip.version import __version__
 
 _SHOWN = ("HVD_GOSSIP_", "HOROVOD_", "PYTHONPATH", "PYTHONUNBUFFERED", "PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-_IMPORT_TIMEOUT = 60.0
+_IMPORT_TIMEOUT = 300.0
 
 
 def list_algorithms() -> str:

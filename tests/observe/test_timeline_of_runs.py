@@ -52,14 +52,17 @@ DYNAMIC = (
 """
 )
 GOSSIP = """
+    import time
     import numpy as np
     from hvd_gossip import basics, runtime
 
     basics.init()
     flat = np.full(1000, float(basics.rank()))
     worker = runtime.current().attach([flat])
-    for _ in range(4):
-        worker.step(lambda: None)
+    steps = 0
+    while steps < 4 or not runtime.current().counters.exchanges:
+        worker.step(lambda: time.sleep(0.001))
+        steps += 1
     runtime.current().detach(worker)
     basics.shutdown()
 """
@@ -123,7 +126,7 @@ def test_gossip_shows_peers_steps_and_waits_of_every_rank(algorithm: str, tmp_pa
     seen: set[str] = set()
     for rank in range(2):
         rows = read(tmp_path / f"t-{rank}.json")
-        assert names(rows[f"training [rank {rank}]"]).count("STEP") == 3
+        assert names(rows[f"training [rank {rank}]"]).count("STEP") >= 3
         assert any(name.startswith("WAIT: ") for name in names(rows[f"training [rank {rank}]"]))
         peer = rows.get(f"peer {1 - rank} [rank {rank}]", [])
         assert all(event["args"]["bytes"] > 0 and event["args"]["messages"] > 0 for event in peer)
