@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tests.conformance.case import Cases, everybodys, ours, raises, same
+from tests.conformance.cases_mixture import run_mixture
 from tests.conformance.framework import Framework, Operation
 
 CASES = Cases()
@@ -49,6 +50,28 @@ def after_shutdown_nothing_is_initialized(f: Framework) -> None:
     f.hvd.shutdown()
     f.hvd.init(process_sets="dynamic")
     assert f.hvd.is_initialized() is True
+    same(f, f.hvd.allreduce(ours(f, 3)), everybodys(f, 3).mean(0))
+
+
+@CASES.add()
+def a_job_may_shut_down_and_initialize_several_times(f: Framework) -> None:
+    """API, init, shutdown: each init() begins anew; so do the names of operations."""
+    for step in range(3):
+        f.hvd.shutdown()
+        f.hvd.init(process_sets="dynamic")
+        same(f, f.hvd.allreduce(ours(f, 3 + step), name="again", op=f.hvd.Sum), everybodys(f, 3 + step).sum(0))
+        same(f, f.hvd.allgather(ours(f, 3)), everybodys(f, 3).reshape(-1))
+
+
+@CASES.add(ranks=2)
+def an_operation_that_a_rank_can_no_longer_take_part_in_fails(f: Framework) -> None:
+    """Horovod fails what is submitted after one of the ranks has shut down; nobody waits for it."""
+    last = f.hvd.size() - 1
+    if f.hvd.rank() != last:
+        with raises(*f.errors):
+            f.hvd.allreduce(ours(f, 3), name="without the last rank")
+    f.hvd.shutdown()
+    f.hvd.init(process_sets="dynamic")
     same(f, f.hvd.allreduce(ours(f, 3)), everybodys(f, 3).mean(0))
 
 
@@ -145,6 +168,14 @@ def the_response_cache_can_be_turned_off(f: Framework) -> None:
 
 
 @CASES.add()
+def the_response_cache_may_be_smaller_than_what_is_repeated(f: Framework) -> None:
+    """HOROVOD_CACHE_CAPACITY: the number of responses kept; others are negotiated again."""
+    with _anew(f, environment={"HOROVOD_CACHE_CAPACITY": "3", "HOROVOD_FUSION_THRESHOLD": "200"}):
+        _many(f)
+        run_mixture(f, [f.hvd.global_process_set], seed=20)
+
+
+@CASES.add()
 def the_environment_starts_a_timeline(f: Framework) -> None:
     """Timeline: HOROVOD_TIMELINE names the file to be created, on rank 0; HOROVOD_TIMELINE_MARK_CYCLES=1 adds cycles."""
     with tempfile.TemporaryDirectory() as mine:
@@ -170,3 +201,14 @@ def init_takes_some_of_the_ranks(f: Framework) -> None:
         assert members[f.hvd.rank()] == rank
         same(f, f.hvd.allreduce(f.tensor([float(rank)]), op=f.hvd.Sum), [sum(members)])
     part.Free()
+
+
+@CASES.add(ranks=2)
+def init_takes_a_list_of_ranks(f: Framework) -> None:
+    """API, init, comm: a list specifying ranks for the communicator, relative to MPI_COMM_WORLD."""
+    rank = f.hvd.rank()
+    members = list(range(rank % 2, f.hvd.size(), 2))
+    with _anew(f, members):
+        assert f.hvd.size() == len(members)
+        assert members[f.hvd.rank()] == rank
+        same(f, f.hvd.allreduce(f.tensor([float(rank)]), op=f.hvd.Sum), [sum(members)])

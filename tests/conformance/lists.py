@@ -21,6 +21,7 @@ COMMON = (
     "cases_optimizer",
     "cases_sync_batch_norm",
     "cases_timeline",
+    "cases_mixture",
 )
 LAST = ("cases_lifecycle",)
 OWN = {

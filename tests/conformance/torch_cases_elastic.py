@@ -176,3 +176,16 @@ def processed_samples_are_not_given_out_again_in_the_epoch(f: TorchFramework) ->
     assert {i for part in rest for i in part} == set(range(SAMPLES)) - processed
     sampler.set_epoch(1)
     assert {i for part in f.hvd.allgather_object(list(sampler)) for i in part} == set(range(SAMPLES))
+
+
+@CASES.add()
+def the_elastic_samplers_progress_is_saved_and_loaded(f: TorchFramework) -> None:
+    """API, ElasticSampler: its state dictionary holds the epoch and what was processed; for another sampler to go on."""
+    sampler = f.hvd.elastic.ElasticSampler(list(range(SAMPLES)), shuffle=True)
+    sampler.set_epoch(2)
+    done = list(sampler)[:3]
+    sampler.record_batch(0, 3)
+    other = f.hvd.elastic.ElasticSampler(list(range(SAMPLES)), shuffle=True)
+    other.load_state_dict(sampler.state_dict())
+    assert not set(done) & set(other)
+    assert other.state_dict() == sampler.state_dict()

@@ -68,10 +68,12 @@ def parts_of_tensors_are_reduced_in_place(f: TorchFramework) -> None:
 
 @CASES.add()
 def columns_are_reduced_in_place(f: TorchFramework) -> None:
-    """API, allreduce_: of a tensor that does not lie in memory row by row."""
+    """API, allreduce_, broadcast_: of a tensor that does not lie in memory row by row."""
     whole = ours(f, 3, 4)
     f.hvd.allreduce_(whole[:, 1:3], op=f.hvd.Sum)
     same(f, whole[:, 1:3], everybodys(f, 3, 4).sum(0)[:, 1:3])
+    f.hvd.broadcast_(whole[:, 3], 0)
+    same(f, whole[:, 3], numbers(0, 3, 4)[:, 3])
     same(f, whole[:, 0], numbers(f.hvd.rank(), 3, 4)[:, 0])
 
 

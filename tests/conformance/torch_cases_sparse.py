@@ -41,6 +41,17 @@ def the_handle_of_sparse_allreduce_can_be_called(f: TorchFramework) -> None:
     close(handle().to_dense().numpy(), _total(f).numpy())
 
 
+@CASES.add(ranks=3)
+def sparse_allreduce_within_a_process_set(f: TorchFramework) -> None:
+    """API, sparse_allreduce_async, process_set."""
+    some = f.hvd.add_process_set([0, 2])
+    if some.included():
+        handle = f.hvd.sparse_allreduce_async(_sparse(f.hvd.rank()), name="of two", op=f.hvd.Average, process_set=some)
+        expected = (_sparse(0).to_dense() + _sparse(2).to_dense()) / 2
+        close(f.hvd.synchronize(handle).to_dense().numpy(), expected.numpy())
+    assert f.hvd.remove_process_set(some) is True
+
+
 def _embedding_after_a_step(f: TorchFramework, **options: Any) -> torch.Tensor:
     layer = torch.nn.Embedding(ROWS, COLUMNS, sparse=True)
     with torch.no_grad():
@@ -50,7 +61,7 @@ def _embedding_after_a_step(f: TorchFramework, **options: Any) -> torch.Tensor:
     rank = f.hvd.rank()
     layer(torch.tensor([0, 1 + rank % 4, 0])).mul(rank + 1.0).sum().backward()
     optimizer.step()
-    return torch.Tensor(layer.weight.detach())
+    return layer.weight.detach()
 
 
 def _embedding_expected(f: TorchFramework) -> torch.Tensor:
@@ -58,7 +69,8 @@ def _embedding_expected(f: TorchFramework) -> torch.Tensor:
     for rank in range(f.hvd.size()):
         gradient[0] += 2 * (rank + 1.0)
         gradient[1 + rank % 4] += rank + 1.0
-    return 1.0 - RATE * gradient / f.hvd.size()
+    weight: torch.Tensor = 1.0 - RATE * gradient / f.hvd.size()
+    return weight
 
 
 @CASES.add()
