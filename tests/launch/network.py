@@ -57,14 +57,19 @@ class Network:
     def hosts(self) -> list[Host]:
         return [self.host(1), self.host(2)]
 
-    def mpi_args(self, shell: Path | None = None) -> list[str]:
-        """How the launcher reaches the hosts, and MPI's messages go between them."""
-        shell = shell or self.shell
+    def message_args(self) -> list[str]:
+        """How messages of MPI and of its launcher go between the hosts."""
         if self.mpich:
-            return ["-launcher", "rsh", "-launcher-exec", str(shell), "-iface", self.bridge]
+            return ["-iface", self.bridge]
         subnet = f"{self.subnet}.0/24"
-        daemons = ["--prtemca", "plm_ssh_agent", str(shell), "--prtemca", "prte_if_include", subnet]
-        return [*daemons, "--mca", "pml", "ob1", "--mca", "btl", "tcp,self,sm", "--mca", "btl_tcp_if_include", subnet]
+        daemons, btl = ["--prtemca", "prte_if_include", subnet], ["--mca", "btl", "tcp,self,sm"]
+        return [*daemons, "--mca", "pml", "ob1", *btl, "--mca", "btl_tcp_if_include", subnet]
+
+    def mpi_args(self, shell: Path | None = None) -> list[str]:
+        """These, and what reaches the hosts."""
+        agent = str(shell or self.shell)
+        reach = ["-launcher", "rsh", "-launcher-exec", agent] if self.mpich else ["--prtemca", "plm_ssh_agent", agent]
+        return [*reach, *self.message_args()]
 
     def script(self, source: str) -> str:
         """The path of a file with this source."""
