@@ -1,5 +1,5 @@
-"""Starting ranks: `launcher.launch`, and the command line hvd-gossip-run (`cli.main`) on top of it.
+"""Starting ranks: `launcher.launch(plan.make_plan(...))`; on top of it hvd-gossip-run (`cli`) and `hvd_gossip.run` (`function`).
 
-hosts -> mpirun -> plan -> launcher <- supervise, reports <-> agent (one a rank). Nothing is imported here: the agent and
-`python -m hvd_gossip` need little of it.
+hosts, allocation -> mpirun -> plan -> launcher <- supervise, reports <-> agent (one a rank). Nothing is imported here: the
+agent, the ranks and `python -m hvd_gossip` need little of it.
 """

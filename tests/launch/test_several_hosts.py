@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import hvd_gossip
 from hvd_gossip.launch.describe import describe_failure
 from hvd_gossip.launch.launcher import LaunchResult, launch
 from hvd_gossip.launch.plan import make_plan
@@ -175,4 +177,31 @@ def test_the_mpi_operators_variables_are_enough(network: Network) -> None:
     command = [python_of(network.mpirun), network.script(PLACES)]
     done = launch(make_plan(4, command, mpirun=network.mpirun, environ=os.environ | operator))
     assert done.exit_code == 0
+    assert [place[2:6] for place in results(network.folder)] == [[0, 2, 0, 2], [1, 2, 0, 2], [0, 2, 1, 2], [1, 2, 1, 2]]
+
+
+def test_a_function_is_called_on_both_hosts(network: Network) -> None:
+    def where() -> tuple[str, str]:
+        import socket
+
+        return socket.gethostname(), os.environ["HVD_GOSSIP_SEED"]
+
+    hosts = ",".join(f"{host.name}:1" for host in network.hosts)
+    mpi_args = " ".join(network.mpi_args())
+    found = hvd_gossip.run(where, num_proc=2, hosts=hosts, mpi_args=mpi_args, mpirun=network.mpirun, seed=5)
+    assert found == [("node1", "5"), ("node2", "5")]
+
+
+def test_a_network_interface_is_enough_to_find_each_other(network: Network) -> None:
+    """The launcher itself on node1, whose eth0 is the only way to node2; horovodrun's --network-interfaces."""
+    hosts = ",".join(f"{host.name}:2" for host in network.hosts)
+    shell = ["-launcher", "rsh", "-launcher-exec"] if network.mpich else ["--prtemca", "plm_ssh_agent"]
+    options = ["-np", "4", "-H", hosts, "--network-interfaces", "eth0", "--tcp", "--mpirun", network.mpirun]
+    options += [f"--mpi-args={' '.join([*shell, str(network.shell)])}"]
+    launcher = [sys.executable, "-m", "hvd_gossip.launch.cli", *options]
+    command = shlex.join([*launcher, python_of(network.mpirun), network.script(PLACES)])
+    namespace = f"{network.bridge.replace('br', '')}x1"
+    words = ["ip", "netns", "exec", namespace, "unshare", "--uts", "sh", "-c", f"hostname node1; exec {command}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stderr
     assert [place[2:6] for place in results(network.folder)] == [[0, 2, 0, 2], [1, 2, 0, 2], [0, 2, 1, 2], [1, 2, 1, 2]]
