@@ -1,7 +1,8 @@
 """The boundary between TensorFlow and the runtime, which works on NumPy arrays in Python.
 
-Eagerly an operation is simply called. In a graph it becomes one `tf.numpy_function` for all tensors of the operation:
-stateful, so that every rank runs the operations of a `tf.function` in the order of the program, and that none is left out.
+Eagerly an operation is simply called. In a `tf.function` it becomes one `tf.numpy_function` for all tensors of the operation:
+stateful, so that TensorFlow runs the operations in the order of the program on every rank, and leaves none out. For graphs of
+tf.compat.v1 see sessions.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from .arrays import Array, as_array, as_tensor
 from .names import clean
+from .sessions import cross_in_rounds
 
 Tensors = Sequence[Any]
 Run = Callable[[list[Array]], Sequence[Array]]
@@ -42,9 +44,11 @@ def cross(run: Run, tensors: Tensors, outputs: Sequence[tf.TensorSpec], name: st
     if tf.executing_eagerly():
         return [as_tensor(array) for array in run([as_array(tensor) for tensor in tensors])]
     refuse_compilation(name)
-    results = tf.numpy_function(_Keeping(run), list(tensors), [spec.dtype for spec in outputs], name=clean(name))
-    if not isinstance(results, (list, tuple)):  # without results it is the operation
-        return []
+    types, keeping = [spec.dtype for spec in outputs], _Keeping(run)
+    if tf.compat.v1.get_default_graph().building_function:
+        results = tf.numpy_function(lambda *arrays: keeping(arrays), list(tensors), types, name=clean(name))
+    else:
+        results = cross_in_rounds(keeping, tensors, types, clean(name))
     for result, spec in zip(results, outputs, strict=True):
         result.set_shape(spec.shape)
     return list(results)
@@ -52,16 +56,13 @@ def cross(run: Run, tensors: Tensors, outputs: Sequence[tf.TensorSpec], name: st
 
 def cross_for_effect(run: Callable[[], object], name: str) -> Any:
     """Calls `run`: eagerly now, in a graph when the operation that is returned runs."""
-    if tf.executing_eagerly():
-        run()
-        return None
-    refuse_compilation(name)
 
-    def done() -> np.bool_:
+    def call(_: object) -> list[Array]:
         run()
-        return np.bool_(True)
+        return [np.array(True)]
 
-    return tf.numpy_function(_Keeping(lambda _: done()), [], tf.bool, name=clean(name)).op
+    (called,) = cross(call, [], [tf.TensorSpec([], tf.bool)], name)
+    return None if tf.executing_eagerly() else called.op
 
 
 def take_failure() -> BaseException | None:
@@ -87,20 +88,20 @@ def refuse_compilation(what: str) -> None:
 
 
 class _Keeping:
-    """A `Run` as TensorFlow's graphs call it, which keeps the exception.
+    """A `Run` that keeps its exception for `take_failure()`.
 
     Attributes:
-        failure: of the last operation of this process that failed.
+        failure: of the last operation of this process that failed in a graph.
     """
 
     failure: BaseException | None = None
 
-    def __init__(self, run: Callable[[list[Array]], Any]) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
 
-    def __call__(self, *arrays: Any) -> Any:
+    def __call__(self, arrays: Sequence[Any]) -> list[Array]:
         try:
-            return self._run([np.asarray(array) for array in arrays])
+            return list(self._run([np.asarray(array) for array in arrays]))
         except BaseException as error:
             _Keeping.failure = error
             raise

@@ -1,0 +1,27 @@
+"""In a rank: runs the checks of all files of this folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+
+import hvd_gossip.tensorflow as hvd
+
+from tests.ranks import run_checks
+from tests.tensorflow_frontend.ranks import files
+
+
+def main() -> None:
+    modules = {file: importlib.import_module(f"tests.tensorflow_frontend.{file}") for file in files()}
+    checks = {
+        f"{file}.{name}": check
+        for file, module in modules.items()
+        for name, check in vars(module).items()
+        if name.startswith("check_")
+    }
+    run_checks(hvd, checks, process_sets="dynamic")
+
+
+if __name__ == "__main__":
+    os.environ["HOROVOD_TIMELINE"] = "DYNAMIC"
+    main()
