@@ -57,16 +57,18 @@ def as_tensor(array: Array) -> torch.Tensor:
 
 
 def copy_for_result(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy of the tensor, to be reduced in place.
+    """A contiguous copy of the tensor, to be reduced in place."""
+    return empty_for_result(tensor).copy_(tensor.detach())
+
+
+def empty_for_result(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor of the same shape, type and device, whose elements are not set.
 
     On the CPU its memory is NumPy's, which asks for huge pages: far fewer page faults than a fresh tensor of torch's.
     """
     if tensor.device.type != "cpu":
-        return tensor.detach().clone(memory_format=torch.contiguous_format)
-    source = as_array(tensor)
-    copy = np.empty_like(source)
-    np.copyto(copy, source)
-    return as_tensor(copy)
+        return torch.empty_like(tensor, requires_grad=False, memory_format=torch.contiguous_format)
+    return as_tensor(np.empty_like(as_array(tensor)))
 
 
 def check_tensor(tensor: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,9 +13,10 @@ import torch
 
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Average
+from hvd_gossip.collectives.packing import PACK_BYTES
 from hvd_gossip.runtime import Runtime
 
-from .gradients import is_dense_on_its_way, no_gradient, start_reduction
+from .gradients import is_dense_on_its_way, no_gradient, start_reduction, start_together
 from .handles import Handle, wait_for_all
 from .options import Options, ParamGroups
 from .passes import CountingPasses
@@ -23,6 +24,8 @@ from .strategy import Closure, Update
 from .submit import reduce_into
 
 R = TypeVar("R")
+LONGEST_RUN = 64
+"""So many small gradients travel as one. Longer runs would keep the first of them waiting for the last."""
 
 
 @dataclass
@@ -91,7 +94,7 @@ class GradientAveraging(CountingPasses):
     def on_all_passes(self, parameter: torch.Tensor) -> None:
         partners = self._partners.get(parameter)
         if partners is None:
-            self._start_one(parameter, self.process_set)
+            self._start_one(parameter)
         elif all(self.has_all_passes(p) for p in partners if p.requires_grad):
             self._start_together(partners)
 
@@ -107,19 +110,25 @@ class GradientAveraging(CountingPasses):
         """Starts the allreduces of gradients that travel together; sparse ones travel by themselves."""
         members = [p for p in partners if p.requires_grad and p not in self._started]
         dense = [p for p in members if is_dense_on_its_way(p, self.options)]
-        group = {"group": self._names[dense[0]], "group_size": len(dense)} if len(dense) > 1 else {}
-        for parameter in dense:
-            self._start_one(parameter, {**self.process_set, **group})
+        if len(dense) > 1:
+            handles = start_together([(self._names[p], p) for p in dense], self.options, self.process_set)
+            for parameter, handle in zip(dense, handles, strict=True):
+                self._note(parameter, handle)
         for parameter in members:
             if parameter not in self._started:
-                self._start_one(parameter, self.process_set)
+                self._start_one(parameter)
 
-    def _start_one(self, parameter: torch.Tensor, fields: Mapping[str, Any]) -> None:
+    def _start_one(self, parameter: torch.Tensor) -> None:
         gradient = parameter.grad
         assert gradient is not None
         if gradient.is_sparse:
             self._sparse_dims[parameter] = gradient.sparse_dim()
-        handle = start_reduction(self._names[parameter], parameter, self.options, fields)
+        name = self._names[parameter]
+        self._note(parameter, start_reduction(name, parameter, self.options, self.process_set))
+
+    def _note(self, parameter: torch.Tensor, handle: Handle[None]) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
         self._started[parameter] = _Started(handle, gradient, gradient._version)
 
     def _finish(self) -> None:
@@ -156,12 +165,24 @@ def _partners(
     """The parameters whose gradients travel together, for each of them."""
     parameters = dict(named)
     if groups is None:
-        return {}
-    if isinstance(groups, int):
+        together = _small_ones(parameters.values())
+    elif isinstance(groups, int):
         together = _split(list(parameters.values()), groups)
     else:
         together = [[parameters[name] for name in group if name in parameters] for group in groups]
     return {parameter: members for members in together for parameter in members}
+
+
+def _small_ones(parameters: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
+    """Small parameters in runs: negotiating each by itself would take longer than sending it."""
+    runs: dict[object, list[list[torch.Tensor]]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad and parameter.nbytes <= PACK_BYTES:
+            own = runs.setdefault((parameter.dtype, parameter.device), [[]])
+            if len(own[-1]) == LONGEST_RUN:
+                own.append([])
+            own[-1].append(parameter)
+    return [run for own in runs.values() for run in own]
 
 
 def _split(items: list[torch.Tensor], count: int) -> list[list[torch.Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +10,10 @@ import torch
 from hvd_gossip.basics import operation_name
 
 from .arrays import is_dense, memory_of
-from .handles import Handle
+from .handles import Handle, Pending
 from .options import Options
 from .sparse import reduce_sparse
-from .submit import Call, reduce_into
+from .submit import Call, reduce_group, reduce_into
 
 
 def start_reduction(name: str, parameter: torch.Tensor, options: Options, fields: Mapping[str, Any]) -> Handle[None]:
@@ -27,19 +27,44 @@ def start_reduction(name: str, parameter: torch.Tensor, options: Options, fields
         ValueError: the gradient's type cannot be communicated, or it was made with `create_graph=True`.
         NotImplementedError: a sparse gradient, which only Average and Sum can combine.
     """
+    full_name = operation_name("allreduce", name)
+    if is_dense_on_its_way(parameter, options):
+        dense = DenseGradient(name, parameter, options)
+        return dense.arriving(reduce_into(dense.memory, dense.memory, full_name, **reduction(options), **fields))
+    gradient = gradient_of(name, parameter)
+    total = reduce_sparse(Call("allreduce", full_name, fields), gradient, options.op)
+    return Handle(total, lambda total: _put_sparse(gradient, total))
+
+
+def start_together(
+    named: Sequence[tuple[str, torch.Tensor]], options: Options, fields: Mapping[str, Any]
+) -> list[Handle[None]]:
+    """Starts reducing several dense gradients as a whole; otherwise as `start_reduction`.
+
+    Args:
+        named: parameters by name, the same on all ranks; at least one.
+    """
+    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    gradients = [DenseGradient(name, parameter, options) for name, parameter in named]
+    memories = [gradient.memory for gradient in gradients]
+    full_name = operation_name("allreduce", f"{named[0][0]}{more}")
+    pending = reduce_group(full_name, memories, memories, {**reduction(options), **fields})
+    return [gradient.arriving(one) for gradient, one in zip(gradients, pending, strict=True)]
+
+
+def gradient_of(name: str, parameter: torch.Tensor) -> torch.Tensor:
+    """The gradient, which is not None.
+
+    Raises:
+        ValueError: it was made with `create_graph=True`.
+    """
     gradient = parameter.grad
     assert gradient is not None
     if gradient.requires_grad:
         raise ValueError(
             f"the gradient of {name} is part of a graph (create_graph=True) and cannot be reduced in place"
         )
-    full_name = operation_name("allreduce", name)
-    if not gradient.is_sparse:
-        return _start_dense(full_name, parameter, gradient, gradient, options, fields)
-    if options.sparse_as_dense:
-        return _start_dense(full_name, parameter, gradient, gradient.to_dense(), options, fields)
-    total = reduce_sparse(Call("allreduce", full_name, fields), gradient, options.op)
-    return Handle(total, lambda total: _put_sparse(gradient, total))
+    return gradient
 
 
 def no_gradient(parameter: torch.Tensor, sparse_dim: int) -> torch.Tensor:
@@ -69,28 +94,37 @@ def laid_out_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
 
 
-def _start_dense(
-    name: str,
-    parameter: torch.Tensor,
-    gradient: torch.Tensor,
-    dense: torch.Tensor,
-    options: Options,
-    fields: Mapping[str, Any],
-) -> Handle[None]:
-    compressed, ctx = options.compression.compress(dense)
-    work = laid_out_like(parameter, compressed)
-    memory = memory_of(work)
-    factor = options.gradient_predivide_factor
-    handle = reduce_into(memory, memory, name, options.op, 1.0 / factor, factor, **fields)
+class DenseGradient:
+    """A gradient that travels as a dense tensor, compressed.
 
-    def finish(_: object) -> None:
-        result = options.compression.decompress(work, ctx)
+    Attributes:
+        memory: what is reduced in place, 1-D.
+    """
+
+    def __init__(self, name: str, parameter: torch.Tensor, options: Options) -> None:
+        self._gradient = gradient = gradient_of(name, parameter)
+        self._compression = options.compression
+        dense = gradient.to_dense() if gradient.is_sparse else gradient
+        compressed, self._ctx = options.compression.compress(dense)
+        self._work = laid_out_like(parameter, compressed)
+        self.memory = memory_of(self._work)
+
+    def arriving(self, pending: Pending) -> Handle[None]:
+        """A handle that waits for the reduction and puts its result into the gradient."""
+        return Handle(pending, self._put)
+
+    def _put(self, _: object) -> None:
+        gradient, result = self._gradient, self._compression.decompress(self._work, self._ctx)
         if gradient.is_sparse:
             _put_sparse(gradient, result.to_sparse(gradient.sparse_dim()))
         elif result is not gradient:
             gradient.copy_(result)
 
-    return Handle(handle, finish)
+
+def reduction(options: Options) -> dict[str, Any]:
+    """How gradients are reduced, as fields of requests."""
+    factor = options.gradient_predivide_factor
+    return {"op": options.op, "prescale": 1.0 / factor, "postscale": factor}
 
 
 def _put_sparse(gradient: torch.Tensor, total: torch.Tensor) -> None:

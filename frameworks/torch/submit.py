@@ -11,8 +11,9 @@ import torch
 from hvd_gossip import runtime
 from hvd_gossip.basics import ProcessSet, operation_name, process_set_id
 from hvd_gossip.collectives import Request
+from hvd_gossip.collectives.packing import Pair, reduce_together
 
-from .arrays import as_array, as_tensor, contiguous, copy_for_result, ordered
+from .arrays import as_array, as_tensor, contiguous, copy_for_result, empty_for_result, ordered
 from .handles import Handle, Pending
 
 
@@ -73,6 +74,11 @@ def make_call(kind: str, name: str | None, process_set: ProcessSet, *, grouped: 
 
 def into_copies(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
     """Starts an operation whose outputs are new tensors like its inputs."""
+    if call.grouped and call.kind == "allreduce":
+        sources = [contiguous(tensor) for tensor in tensors]
+        outputs = [empty_for_result(source) for source in sources]
+        pending = reduce_group(call.name, sources, outputs, call.fields)
+        return [_gives(*pair) for pair in zip(pending, outputs, strict=True)]
     outputs = [copy_for_result(contiguous(tensor)) for tensor in tensors]
     started = _start(call, outputs, outputs)
     return [_gives(pending, output) for pending, output in zip(started, outputs, strict=True)]
@@ -82,7 +88,10 @@ def in_place(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.T
     """Starts an operation that overwrites its inputs."""
     targets = list(tensors)
     work = [contiguous(tensor) for tensor in targets]
-    started = _start(call, work, work)
+    if call.grouped and call.kind == "allreduce":
+        started = reduce_group(call.name, work, work, call.fields)
+    else:
+        started = _start(call, work, work)
     return [_overwrites(pending, *pair) for pending, pair in zip(started, zip(targets, work, strict=True), strict=True)]
 
 
@@ -109,6 +118,35 @@ def reduce_into(
     """Submits an allreduce of one contiguous tensor (`output` may be `source`) under its full name."""
     fields = {"kind": "allreduce", "name": name, "op": op, "prescale": prescale, "postscale": postscale, **more}
     return _gives(runtime.current().submit(_request(source, output, fields)), output)
+
+
+def reduce_group(
+    name: str, sources: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], fields: Mapping[str, Any]
+) -> list[Pending]:
+    """Submits the allreduce of contiguous tensors as a whole, under its full name; `outputs` may be `sources`.
+
+    Tensors of several devices are as many wholes.
+    """
+    devices = {source.device: None for source in sources}
+    if len(devices) == 1:
+        return _reduce_group(name, sources, outputs, fields)
+    waiting: dict[int, Pending] = {}
+    for device in devices:
+        places = [place for place, source in enumerate(sources) if source.device == device]
+        parts = ([tensors[place] for place in places] for tensors in (sources, outputs))
+        waiting.update(zip(places, _reduce_group(f"{name} on {device}", *parts, fields), strict=True))
+    return [waiting[place] for place in range(len(sources))]
+
+
+def _reduce_group(
+    name: str, sources: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], fields: Mapping[str, Any]
+) -> list[Pending]:
+    device = sources[0].device
+    with ordered(device):
+        arrays = [as_array(source) for source in sources]
+        into = arrays if outputs is sources else [as_array(output) for output in outputs]
+        pairs = [Pair(*pair) for pair in zip(arrays, into, strict=True)]
+        return reduce_together(runtime.current().submit, name, pairs, fields, lambda: ordered(device))
 
 
 def _start(call: Call, sources: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor] = ()) -> list[Pending]:

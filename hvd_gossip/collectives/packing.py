@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
@@ -54,12 +55,17 @@ class Pack:
             output.reshape(-1)[...] = self.array[start:stop]
 
 
+Context = Callable[[], AbstractContextManager[object]]
+"""Makes the context in which arrays are copied: for CuPy's, the stream that the framework works on."""
+
+
 class PackedPending:
     """The reduction of a pack, for each of its members: whoever waits first unpacks for all."""
 
-    def __init__(self, pending: Pending, pack: Pack) -> None:
+    def __init__(self, pending: Pending, pack: Pack, context: Context) -> None:
         self._pending = pending
         self._pack = pack
+        self._context = context
 
     def done(self) -> bool:
         """Whether `wait` returns, or raises, at once."""
@@ -68,12 +74,17 @@ class PackedPending:
     def wait(self) -> Result:
         """Returns when the outputs are written."""
         result = self._pending.wait()
-        self._pack.unpack()
+        with self._context():
+            self._pack.unpack()
         return result
 
 
 def reduce_together(
-    submit: Callable[[Request], Pending], name: str, pairs: Sequence[Pair], fields: Mapping[str, Any]
+    submit: Callable[[Request], Pending],
+    name: str,
+    pairs: Sequence[Pair],
+    fields: Mapping[str, Any],
+    context: Context = nullcontext,
 ) -> list[Pending]:
     """Starts the allreduce of several arrays as a whole: all are reduced, or none.
 
@@ -84,6 +95,7 @@ def reduce_together(
         name: of the whole.
         pairs: on every rank as many, of the same shapes and types, in the same order.
         fields: of the requests: op, prescale, postscale, process_set...
+        context: in which results are copied to their outputs.
 
     Returns:
         For each pair what waits for it.
@@ -104,7 +116,7 @@ def reduce_together(
     for number, (bin_, request) in enumerate(zip(bins, requests, strict=True)):
         pending = submit(request)
         if number in packs:
-            pending = PackedPending(pending, packs[number])
+            pending = PackedPending(pending, packs[number], context)
         waiting.update(dict.fromkeys(bin_, pending))
     return [waiting[index] for index in range(len(pairs))]
 
