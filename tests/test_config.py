@@ -47,6 +47,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "cycle_time": ("0.1", 0.1),
     "cache_capacity": ("0", 0),
     "dynamic_process_sets": ("1", True),
+    "reset_limit": ("3", 3),
     "timeline": ("trace.json", "trace.json"),
     "timeline_mark_cycles": ("1", True),
     "stall_check_disable": ("true", True),
@@ -82,6 +83,7 @@ BAD: dict[str, list[object]] = {
     "cycle_time": [-0.5],
     "cache_capacity": [-1],
     "dynamic_process_sets": ["maybe"],
+    "reset_limit": [-1],
     "timeline": [3],
     "timeline_mark_cycles": ["maybe", 2, 0.5],
     "stall_check_disable": ["maybe"],
@@ -241,7 +243,7 @@ def test_flags_mean_what_the_variables_mean() -> None:
     arguments = [
         f"{SETTINGS[name].flag}={text}" for name, (text, value) in OTHER.items() if not isinstance(value, bool)
     ]
-    arguments += ["--timeline-mark-cycles", "--stall-check-disable", "--no-report"]
+    arguments += ["--dynamic-process-sets", "--timeline-mark-cycles", "--stall-check-disable", "--no-report"]
     assert load(parse(*arguments), {}) == load({name: value for name, (_, value) in OTHER.items()}, {})
     assert parse() == {}
 
