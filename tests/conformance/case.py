@@ -30,31 +30,34 @@ class Case:
         body: the function, which asserts it.
         ranks: the least number of ranks with which it can be seen.
         powers_of_two: whether it is about these numbers of ranks, about all others, or about all (None).
+        averages: whether it is about averaged gradients, which there are with the algorithm `allreduce` only.
     """
 
     body: Body
     ranks: int = 1
     powers_of_two: bool | None = None
+    averages: bool = False
 
     @property
     def name(self) -> str:
         """The behaviour in words."""
         return self.body.__name__
 
-    def runs_with(self, n: int) -> bool:
-        """Whether it is about `n` ranks."""
+    def runs_with(self, n: int, algorithm: str = "allreduce") -> bool:
+        """Whether it is about `n` ranks and an algorithm."""
         is_power = n & (n - 1) == 0
-        return n >= self.ranks and self.powers_of_two in (None, is_power)
+        is_averaged = algorithm == "allreduce"
+        return n >= self.ranks and self.powers_of_two in (None, is_power) and (is_averaged or not self.averages)
 
 
 class Cases(list[Case]):
     """Cases in the order in which they run; a decorator puts one in."""
 
-    def add(self, ranks: int = 1, powers_of_two: bool | None = None) -> Callable[[Body], Body]:
+    def add(self, ranks: int = 1, powers_of_two: bool | None = None, averages: bool = False) -> Callable[[Body], Body]:
         """Decorates a case; arguments as of `Case`."""
 
         def put(body: Body) -> Body:
-            self.append(Case(body, ranks, powers_of_two))
+            self.append(Case(body, ranks, powers_of_two, averages))
             return body
 
         return put

@@ -55,6 +55,13 @@ def adasum_of_half_precision(f: Framework) -> None:
 
 
 @CASES.add(powers_of_two=True)
+def adasum_of_large_half_precision_gradients(f: Framework) -> None:
+    """AdaSum: an average of parallel gradients, also where the products of half precision would overflow."""
+    mine = np.full(1000, 300.0)
+    same(f, f.hvd.allreduce(f.tensor(mine, "float16"), op=f.hvd.Adasum), mine, "float16")
+
+
+@CASES.add(powers_of_two=True)
 def adasum_of_orthogonal_gradients_is_their_sum(f: Framework) -> None:
     """AdaSum: reduces to a sum when g1 and g2 are orthogonal."""
     n = f.hvd.size()

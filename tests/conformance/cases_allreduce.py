@@ -115,6 +115,54 @@ def allreduce_scales_before_and_after(f: Framework) -> None:
 
 
 @CASES.add()
+def allreduce_scales_before_it_adds(f: Framework) -> None:
+    """API, allreduce, prescale_factor: multiplied before allreduce, so that a sum of half precision does not overflow."""
+    n = f.hvd.size()
+    mine = f.tensor(np.full(5, 40_000.0), "float16")
+    same(f, f.hvd.allreduce(mine, op=f.hvd.Sum, prescale_factor=1 / n), np.full(5, 40_000.0), "float16")
+
+
+@CASES.add()
+def allreduce_keeps_what_is_not_a_number(f: Framework) -> None:
+    """API, allreduce: a sum; loss scaling finds infinite gradients on all ranks by it."""
+    rank, last = f.hvd.rank(), f.hvd.size() - 1
+    mine = f.tensor([np.nan if rank == 0 else 1.0, np.inf if rank == last else 1.0, 1.0])
+    for op in (f.hvd.Sum, f.hvd.Average):
+        result = f.numpy(f.hvd.allreduce(mine, op=op))
+        assert np.isnan(result[0])
+        assert np.isposinf(result[1])
+        assert np.isfinite(result[2])
+
+
+@CASES.add()
+def allreduce_of_large_integers_is_exact(f: Framework) -> None:
+    """API, allreduce: in the tensor's type, which is no float."""
+    n, large = f.hvd.size(), 2**60
+    mine = f.tensor(np.array([large + f.hvd.rank(), -large]), "int64")
+    total, most = f.hvd.allreduce(mine, op=f.hvd.Sum), f.hvd.allreduce(mine, op=f.hvd.Max)
+    assert f.numpy(total).tolist() == [n * large + n * (n - 1) // 2, -n * large]
+    assert f.numpy(most).tolist() == [large + n - 1, -large]
+
+
+@CASES.add()
+def allreduce_of_doubles_keeps_their_digits(f: Framework) -> None:
+    """API, allreduce: in the tensor's type, which is not float32."""
+    everybody = np.random.default_rng(0).standard_normal((f.hvd.size(), 9))
+    same(f, f.hvd.allreduce(f.tensor(everybody[f.hvd.rank()], "float64")), everybody.mean(0), "float64")
+
+
+@CASES.add()
+def allreduce_gives_the_same_bits_on_every_rank(f: Framework) -> None:
+    """Concepts: distributes results back; workers that began alike stay alike, to the last bit."""
+    random = np.random.default_rng(f.hvd.rank())
+    for size in (1, 3, 1000, 30_001, 300_001):
+        for dtype in ("float32", "float16"):
+            for op in (f.hvd.Sum, f.hvd.Average):
+                result = f.numpy(f.hvd.allreduce(f.tensor(random.standard_normal(size), dtype), op=op))
+                assert len(set(f.hvd.allgather_object(result.tobytes()))) == 1, (size, dtype)
+
+
+@CASES.add()
 def allreduce_average_false_is_a_sum(f: Framework) -> None:
     """API, allreduce, average: deprecated, replaced by op; False sums, True averages."""
     with f.tolerate_deprecated():
@@ -217,3 +265,16 @@ def grouped_allreduce_gradient_is_reduced_the_same_way(f: Framework) -> None:
     )
     close(gradients[0], three.sum(0))
     close(gradients[1], two.sum(0))
+
+
+@CASES.add()
+def grouped_allreduce_gives_the_same_bits_every_time(f: Framework) -> None:
+    """Horovod's changes, 0.21: grouped allreduce, for deterministic training."""
+    random = np.random.default_rng(f.hvd.rank())
+    mine = [f.tensor(random.standard_normal(size)) for size in (5, 4000, 17, 70_000)]
+    results = set()
+    for _ in range(3):
+        outputs = f.hvd.grouped_allreduce(mine, name="deterministic")
+        results.add(b"".join(f.numpy(output).tobytes() for output in outputs))
+    assert len(results) == 1
+    assert len(set(f.hvd.allgather_object(results.pop()))) == 1

@@ -24,9 +24,9 @@ def ranks_with_more_data_go_on_and_those_that_joined_add_zeros(f: Framework) -> 
     n, rank = f.hvd.size(), f.hvd.rank()
     for step in range(rank + 1):
         active = np.arange(n) >= step
-        total = f.hvd.allreduce(ours(f, 4), name=f"sum {step}", op=f.hvd.Sum)
+        total = f.hvd.allreduce(ours(f, 4), name="sum", op=f.hvd.Sum)
         same(f, total, everybodys(f, 4)[active].sum(0))
-        mean = f.hvd.allreduce(ours(f, 4), name=f"mean {step}")
+        mean = f.hvd.allreduce(ours(f, 4), name="mean")
         same(f, mean, everybodys(f, 4)[active].sum(0) / n)
     assert int(f.hvd.join()) == n - 1
 
@@ -39,7 +39,7 @@ def ranks_join_with_grouped_reductions_and_other_types_under_way(f: Framework) -
         active = np.arange(n) >= step
         for dtype in ("float64", "int32", "float16"):
             tensors = [ours(f, 3, dtype=dtype), ours(f, 2, 2, dtype=dtype)]
-            first, second = f.hvd.grouped_allreduce(tensors, name=f"{dtype} {step}", op=f.hvd.Sum)
+            first, second = f.hvd.grouped_allreduce(tensors, name=dtype, op=f.hvd.Sum)
             same(f, first, everybodys(f, 3)[active].sum(0), dtype)
             same(f, second, everybodys(f, 2, 2)[active].sum(0), dtype)
     assert int(f.hvd.join()) == n - 1
@@ -63,7 +63,7 @@ def what_join_does_not_support_fails_while_ranks_are_joined(f: Framework) -> Non
 def join_may_be_called_every_epoch(f: Framework) -> None:
     """API, join: after it, all ranks take part again."""
     for epoch in range(3):
-        for step in range((f.hvd.rank() + epoch) % 2):
-            f.hvd.allreduce(ours(f, 2), name=f"uneven {step}")
+        for _ in range((f.hvd.rank() + epoch) % 2):
+            f.hvd.allreduce(ours(f, 2), name="uneven")
         f.hvd.join()
         same(f, f.hvd.allreduce(ours(f, 3), name="even"), everybodys(f, 3).mean(0))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,5 +200,11 @@ def the_gathering_of_scalars_is_refused(f: Framework) -> None:
 @CASES.add()
 def barrier_returns_when_all_have_come(f: Framework) -> None:
     """API, barrier: ranks that reach it stall until all others have."""
-    for _ in range(3):
-        assert f.hvd.barrier() is None
+    n = f.hvd.size()
+    with tempfile.TemporaryDirectory() as mine:
+        folder = Path(f.hvd.broadcast_object(mine))
+        for step in range(3):
+            (folder / f"{step} {f.hvd.rank()}").touch()
+            assert f.hvd.barrier() is None
+            assert all((folder / f"{step} {rank}").exists() for rank in range(n))
+        f.hvd.barrier()

@@ -45,45 +45,55 @@ def _check(f: Framework, got: list[Array], wanted: list[Array], tolerance: float
         close(one, other, tolerance)
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def gradients_are_averaged_before_they_are_applied(f: Framework) -> None:
     """API, DistributedOptimizer, op: Average by default; step after step."""
     _check(f, _after(f, steps=3), _expected(f, 1 / f.hvd.size(), steps=3))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def gradients_are_summed_with_op_sum(f: Framework) -> None:
     """API, DistributedOptimizer, op: the reduction operation to use when combining gradients."""
     _check(f, _after(f, op=f.hvd.Sum), _expected(f, 1.0))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def gradient_predivide_factor_splits_the_averaging(f: Framework) -> None:
     """API, DistributedOptimizer, gradient_predivide_factor: 1 / factor before the sum, factor / size after: the average."""
     _check(f, _after(f, gradient_predivide_factor=2.0), _expected(f, 1 / f.hvd.size()))
 
 
-@CASES.add()
+@CASES.add(averages=True)
+def predivided_gradients_of_half_precision_do_not_overflow(f: Framework) -> None:
+    """API, DistributedOptimizer, gradient_predivide_factor: scaled before the sum; with the number of ranks, divided."""
+    (variable,) = f.variables([np.zeros(3)])
+    factor = float(f.hvd.size())
+    step = f.optimizer([variable], 1.0, compression=f.hvd.Compression.fp16, gradient_predivide_factor=factor)
+    step([[np.full(3, 40_000.0)]])
+    close(f.numpy(variable), np.full(3, -40_000.0), 2e-3)
+
+
+@CASES.add(averages=True)
 def gradients_of_backward_passes_add_up_before_they_are_reduced(f: Framework) -> None:
     """API, DistributedOptimizer, backward_passes_per_step: accumulating gradients over multiple mini-batches."""
     got = _after(f, steps=2, passes=3, backward_passes_per_step=3)
     _check(f, got, _expected(f, 1 / f.hvd.size(), steps=2, passes=3))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def compressed_gradients_are_averaged(f: Framework) -> None:
     """API, DistributedOptimizer, compression: reduces the amount of data sent."""
     _check(f, _after(f, compression=f.hvd.Compression.fp16), _expected(f, 1 / f.hvd.size()), 2e-3)
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def grouped_gradients_are_averaged(f: Framework) -> None:
     """API, DistributedOptimizer, groups: the number of groups to assign gradient allreduces to; changes no result."""
     for groups in (0, 1, 2, 10):
         _check(f, _after(f, groups=groups), _expected(f, 1 / f.hvd.size()))
 
 
-@CASES.add(ranks=3)
+@CASES.add(ranks=3, averages=True)
 def gradients_are_averaged_within_a_process_set(f: Framework) -> None:
     """API, DistributedOptimizer, process_set: gradients will only be reduced over processes belonging to it."""
     some = f.hvd.add_process_set([0, 2])

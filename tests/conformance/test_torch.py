@@ -15,6 +15,8 @@ SECONDS = 170.0
 """For all cases of one launch."""
 
 
+GOSSIP = ("adpsgd", "dpsgd", "sgp")
+"""Algorithms under which everything but the averaging of gradients is as documented."""
 PAIRS = [
     pytest.param(n, case.name, marks=[pytest.mark.slow] if n > 3 else [], id=f"{n}-{case.name}")
     for n in (1, 2, 3, 4, 5)
@@ -34,3 +36,11 @@ def test_hvd_gossip(n: int, case: str) -> None:
 @pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(2)])
 def test_horovod(case: str) -> None:
     assert_passed(MAIN, case, 2, SECONDS, "torch", "horovod.torch", launcher="hvd-gossip-run")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize("algorithm", GOSSIP)
+@pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(3, GOSSIP[0])])
+def test_gossip(case: str, algorithm: str) -> None:
+    assert_passed(MAIN, case, 3, SECONDS, "torch", "hvd_gossip.torch", algorithm)

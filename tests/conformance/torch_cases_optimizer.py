@@ -15,7 +15,7 @@ from tests.conformance.torch_training import RATE, alone, assert_alike, batch, l
 CASES = Cases()
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def training_equals_one_process_with_the_concatenated_batch(f: TorchFramework) -> None:
     """Horovod with PyTorch: averages gradients using allreduce, and then applies those averages."""
     model = make_model()
@@ -27,7 +27,21 @@ def training_equals_one_process_with_the_concatenated_batch(f: TorchFramework) -
     assert_alike(model, alone(f, 3))
 
 
-@CASES.add()
+@CASES.add(averages=True)
+def replicas_that_began_alike_stay_alike_to_the_last_bit(f: TorchFramework) -> None:
+    """Horovod with PyTorch: all apply the same averages."""
+    model = make_model()
+    plain = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = f.hvd.DistributedOptimizer(plain, named_parameters=model.named_parameters())
+    for step in range(5):
+        optimizer.zero_grad()
+        loss_of(model, batch(f.hvd.rank(), step)).backward()
+        optimizer.step()
+    mine = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+    assert len(set(f.hvd.allgather_object(mine))) == 1
+
+
+@CASES.add(averages=True)
 def names_of_parameters_may_be_left_out(f: TorchFramework) -> None:
     """API, DistributedOptimizer, named_parameters: None by default."""
     model = make_model()
@@ -37,7 +51,7 @@ def names_of_parameters_may_be_left_out(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 1))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def synchronize_completes_gradients_before_step(f: TorchFramework) -> None:
     """API, synchronize, skip_synchronize: gradient clipping acts on the averages."""
 
@@ -56,7 +70,7 @@ def synchronize_completes_gradients_before_step(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 2, change=clip))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def step_after_synchronize_warns_without_skip_synchronize(f: TorchFramework) -> None:
     """API: make sure to use skip_synchronize() if you're calling synchronize()."""
     model = make_model()
@@ -70,7 +84,7 @@ def step_after_synchronize_warns_without_skip_synchronize(f: TorchFramework) -> 
     assert_alike(model, alone(f, 1))
 
 
-@CASES.add(ranks=2)
+@CASES.add(ranks=2, averages=True)
 def zero_grad_between_backward_and_step_is_refused(f: TorchFramework) -> None:
     """Horovod raises for optimizer.zero_grad() after loss.backward() but before step() or synchronize()."""
     model = make_model()
@@ -83,7 +97,7 @@ def zero_grad_between_backward_and_step_is_refused(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 1))
 
 
-@CASES.add(ranks=2)
+@CASES.add(ranks=2, averages=True)
 def more_backward_passes_than_expected_are_refused(f: TorchFramework) -> None:
     """Horovod raises for gradients computed more than backward_passes_per_step times before step()."""
     model = make_model()
@@ -97,7 +111,7 @@ def more_backward_passes_than_expected_are_refused(f: TorchFramework) -> None:
     optimizer.zero_grad()
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def backward_passes_accumulate(f: TorchFramework) -> None:
     """API, backward_passes_per_step: accumulating gradients over multiple mini-batches before reducing and applying."""
     model = make_model()
@@ -110,7 +124,7 @@ def backward_passes_accumulate(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 2, passes=2))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def the_number_of_backward_passes_can_be_changed(f: TorchFramework) -> None:
     """Horovod's set_backward_passes_per_step: from the next step on."""
     model = make_model()
@@ -123,7 +137,7 @@ def the_number_of_backward_passes_can_be_changed(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 1, passes=3))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def step_before_all_backward_passes_reduces_what_there_is(f: TorchFramework) -> None:
     """API, step: ensures that all allreduces are finished; an epoch's last step may have fewer passes."""
     model = make_model()
@@ -147,7 +161,7 @@ class _Choice(nn.Module):
         return always + self.sometimes(x) if both else always
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def parameters_that_some_ranks_did_not_use_count_as_zero(f: TorchFramework) -> None:
     """API, step, synchronize: of all gradients; ranks that did not compute one do not hold up the others."""
     model = _Choice()
@@ -172,7 +186,7 @@ def parameters_that_require_no_gradient_stay(f: TorchFramework) -> None:
     assert model[2].weight.grad is not None
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def groups_of_parameters_are_reduced_together(f: TorchFramework) -> None:
     """API, groups: lists of tensors; a parameter that is in none forms a group itself."""
     model = make_model()
@@ -184,7 +198,7 @@ def groups_of_parameters_are_reduced_together(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 2))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def gradients_are_scaled_as_grad_scaler_wants(f: TorchFramework) -> None:
     """Horovod's mixed precision example: backward of the scaled loss, synchronize, unscale, clip, skip_synchronize."""
     model = make_model()
@@ -201,7 +215,7 @@ def gradients_are_scaled_as_grad_scaler_wants(f: TorchFramework) -> None:
     assert_alike(model, alone(f, 2))
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def a_closure_is_evaluated_by_step(f: TorchFramework) -> None:
     """torch.optim.Optimizer.step(closure): reevaluates the model and returns the loss; of what is averaged, the average."""
     model = make_model()
@@ -240,7 +254,7 @@ def schedulers_and_checkpoints_take_it_for_the_optimizer_that_it_wraps(f: TorchF
     assert optimizer.state_dict()["param_groups"][0]["lr"] == RATE / 2
 
 
-@CASES.add(ranks=3)
+@CASES.add(ranks=3, averages=True)
 def ranks_outside_of_its_process_set_train_by_themselves(f: TorchFramework) -> None:
     """API, process_set: gradients will only be reduced over processes belonging to this process set."""
     members = [0, 1]

@@ -45,7 +45,7 @@ def all_parameters_must_be_named(f: TorchFramework) -> None:
         f.hvd.DistributedOptimizer(plain, named_parameters=list(model.named_parameters())[1:])
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def predividing_is_for_averages_only(f: TorchFramework) -> None:
     """API, gradient_predivide_factor: if op == Average."""
     with raises(ValueError, about=["gradient_predivide_factor"]):
@@ -68,7 +68,7 @@ def groups_must_be_a_number_or_lists_of_parameters(f: TorchFramework) -> None:
             wrap(f, make_model(), groups=groups)
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def num_groups_is_deprecated(f: TorchFramework) -> None:
     """API, num_groups: number of groups; replaced by groups, and warns."""
     model = make_model()
@@ -89,7 +89,7 @@ def _deltas(f: TorchFramework, rank: int, passes: int = 1) -> list[np.ndarray[An
     return [(-RATE * parameter.grad).double().numpy() for parameter in model.parameters()]
 
 
-@CASES.add(powers_of_two=True)
+@CASES.add(powers_of_two=True, averages=True)
 def adasum_reduces_what_each_ranks_own_step_would_change(f: TorchFramework) -> None:
     """AdaSum, the distributed optimizer: the difference in the weights before and after the update is reduced."""
     for passes in (1, 2):
@@ -104,7 +104,7 @@ def adasum_reduces_what_each_ranks_own_step_would_change(f: TorchFramework) -> N
             close(parameter.detach().numpy(), before.detach().double().numpy() + total, 1e-4)
 
 
-@CASES.add(ranks=2, powers_of_two=True)
+@CASES.add(ranks=2, powers_of_two=True, averages=True)
 def adasum_cannot_skip_synchronization(f: TorchFramework) -> None:
     """Horovod: skipping synchronization is not supported when using the Adasum optimizer."""
     optimizer = wrap(f, make_model(), op=f.hvd.Adasum)
@@ -112,7 +112,7 @@ def adasum_cannot_skip_synchronization(f: TorchFramework) -> None:
         pass
 
 
-@CASES.add(powers_of_two=False)
+@CASES.add(powers_of_two=False, averages=True)
 def adasums_optimizer_needs_a_power_of_two(f: TorchFramework) -> None:
     """AdaSum: needs the number of nodes to be a power of 2."""
     model = make_model()

@@ -73,13 +73,13 @@ def _embedding_expected(f: TorchFramework) -> torch.Tensor:
     return weight
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def sparse_gradients_are_averaged(f: TorchFramework) -> None:
     """API, DistributedOptimizer: a model with sparse gradients."""
     close(_embedding_after_a_step(f).numpy(), _embedding_expected(f).numpy())
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def sparse_gradients_are_averaged_as_dense(f: TorchFramework) -> None:
     """API, DistributedOptimizer, sparse_as_dense: converts all sparse gradients to dense and performs allreduce."""
     close(_embedding_after_a_step(f, sparse_as_dense=True).numpy(), _embedding_expected(f).numpy())
