@@ -110,8 +110,10 @@ class GradientAveraging(CountingPasses):
         """Starts the allreduces of gradients that travel together; sparse ones travel by themselves."""
         members = [p for p in partners if p.requires_grad and p not in self._started]
         dense = [p for p in members if is_dense_on_its_way(p, self.options)]
-        if len(dense) > 1:
-            handles = start_together([(self._names[p], p) for p in dense], self.options, self.process_set)
+        if dense and len(members) > 1:
+            # Named after all members, so that a rank on which others of them are sparse is told.
+            name = f"{self._names[members[0]]} and {len(members) - 1} more"
+            handles = start_together(name, [(self._names[p], p) for p in dense], self.options, self.process_set)
             for parameter, handle in zip(dense, handles, strict=True):
                 self._note(parameter, handle)
         for parameter in members:
@@ -119,16 +121,14 @@ class GradientAveraging(CountingPasses):
                 self._start_one(parameter)
 
     def _start_one(self, parameter: torch.Tensor) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        if gradient.is_sparse:
-            self._sparse_dims[parameter] = gradient.sparse_dim()
         name = self._names[parameter]
         self._note(parameter, start_reduction(name, parameter, self.options, self.process_set))
 
     def _note(self, parameter: torch.Tensor, handle: Handle[None]) -> None:
         gradient = parameter.grad
         assert gradient is not None
+        if gradient.is_sparse:
+            self._sparse_dims[parameter] = gradient.sparse_dim()
         self._started[parameter] = _Started(handle, gradient, gradient._version)
 
     def _finish(self) -> None:

@@ -37,18 +37,17 @@ def start_reduction(name: str, parameter: torch.Tensor, options: Options, fields
 
 
 def start_together(
-    named: Sequence[tuple[str, torch.Tensor]], options: Options, fields: Mapping[str, Any]
+    name: str, named: Sequence[tuple[str, torch.Tensor]], options: Options, fields: Mapping[str, Any]
 ) -> list[Handle[None]]:
     """Starts reducing several dense gradients as a whole; otherwise as `start_reduction`.
 
     Args:
-        named: parameters by name, the same on all ranks; at least one.
+        name: of the whole.
+        named: parameters by name, the same on all ranks.
     """
-    more = f" and {len(named) - 1} more" if len(named) > 1 else ""
     gradients = [DenseGradient(name, parameter, options) for name, parameter in named]
     memories = [gradient.memory for gradient in gradients]
-    full_name = operation_name("allreduce", f"{named[0][0]}{more}")
-    pending = reduce_group(full_name, memories, memories, {**reduction(options), **fields})
+    pending = reduce_group(operation_name("allreduce", name), memories, memories, {**reduction(options), **fields})
     return [gradient.arriving(one) for gradient, one in zip(gradients, pending, strict=True)]
 
 

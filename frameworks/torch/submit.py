@@ -133,8 +133,9 @@ def reduce_group(
     waiting: dict[int, Pending] = {}
     for device in devices:
         places = [place for place, source in enumerate(sources) if source.device == device]
-        parts = ([tensors[place] for place in places] for tensors in (sources, outputs))
-        waiting.update(zip(places, _reduce_group(f"{name} on {device}", *parts, fields), strict=True))
+        own = [sources[place] for place in places]
+        into = own if outputs is sources else [outputs[place] for place in places]
+        waiting.update(zip(places, _reduce_group(f"{name} on {device}", own, into, fields), strict=True))
     return [waiting[place] for place in range(len(sources))]
 
 

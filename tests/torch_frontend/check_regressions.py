@@ -209,17 +209,18 @@ def check_554_sparse_gradients_of_a_large_table() -> None:
 
 def check_3529_optimizers_for_sparse_gradients() -> None:
     """horovod#3529, #1292: SparseAdam was handed dense gradients; also on a rank whose batch does not use the table."""
-    table = nn.Embedding(9, 2, sparse=True)
-    nn.init.ones_(table.weight)
-    plain = torch.optim.SparseAdam(table.parameters(), lr=0.1)
-    optimizer = hvd.DistributedOptimizer(plain, named_parameters=[("table", table.weight)])
-    for step in range(3):
-        optimizer.zero_grad()
-        if step == 0 or hvd.rank() % 2 == 0:
-            table(torch.tensor([step, hvd.rank()])).sum().backward()
-        optimizer.step()
-        assert table.weight.grad.is_sparse
-    everybody_has(table)
+    for as_dense in (False, True):
+        table = nn.Embedding(9, 2, sparse=True)
+        nn.init.ones_(table.weight)
+        plain = torch.optim.SparseAdam(table.parameters(), lr=0.1)
+        optimizer = hvd.DistributedOptimizer(plain, [("table", table.weight)], sparse_as_dense=as_dense)
+        for step in range(3):
+            optimizer.zero_grad()
+            if step == 0 or hvd.rank() % 2 == 0:
+                table(torch.tensor([step, hvd.rank()])).sum().backward()
+            optimizer.step()
+            assert table.weight.grad.is_sparse
+        everybody_has(table)
 
 
 def check_sparse_gradients_in_groups() -> None:
