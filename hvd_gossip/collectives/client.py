@@ -176,8 +176,8 @@ class Client:
             return
         since = 0.0
         if self._tracer is not None:
-            since = self._endpoint.now()
             self._trace_negotiation([pending])
+            since = self._endpoint.now()
         ranks = self._participants(signature, entry.absent)
         result = result_of(pending.request, entry.payload, entry.sizes, ranks, self._rank)
         if self._tracer is not None:

@@ -28,26 +28,26 @@ class Tracer:
 
     def began(self, signature: Signature, since: float) -> None:
         """The coordinator has the first rank's request."""
-        self._trace(signature.name, _negotiate(signature), since, None)
+        self._trace(_row(signature), _negotiate(signature), since, None)
 
     def ready(self, signature: Signature, rank: int) -> None:
         """The coordinator has a rank's request."""
         now = self._now()
-        self._trace(signature.name, str(rank), now, now)
+        self._trace(_row(signature), str(rank), now, now)
 
     def negotiated(self, signature: Signature, since: float) -> None:
         """The negotiation is over, however it ended."""
-        self._trace(signature.name, _negotiate(signature), since, self._now())
+        self._trace(_row(signature), _negotiate(signature), since, self._now())
 
     def answered(self, signature: Signature, since: float) -> None:
         """The result came with the answer."""
-        self._trace(signature.name, signature.kind.upper(), since, self._now())
+        self._trace(_row(signature), signature.kind.upper(), since, self._now())
 
     def transferred(self, operation: Operation) -> None:
         """A transfer is over, however it ended."""
         now = self._now()
         for part in operation.parts:
-            name, kind = part.signature.name, part.signature.kind
+            name, kind = _row(part.signature), part.signature.kind
             started = operation.started or now
             ready = max(started, operation.ready)
             self._trace(name, kind.upper(), operation.since, now)
@@ -60,6 +60,12 @@ class Tracer:
         """The coordinator answers."""
         now = self._now()
         self._trace("", CYCLE, now, now)
+
+
+def _row(signature: Signature) -> str:
+    """Process sets may have operations of one name under way at once."""
+    process_set = signature.process_set
+    return f"{signature.name} (process set {process_set})" if process_set else signature.name
 
 
 def _negotiate(signature: Signature) -> str:

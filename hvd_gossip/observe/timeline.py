@@ -74,7 +74,7 @@ class Timeline:
 
     def span(self, row: str, name: str, start: float, end: float, args: Arguments = None, track: str = "") -> None:
         """Something that took from `start` to `end`; what overlaps without one holding the other needs its own track."""
-        place = self._place(row, track) | {"dur": max(0.0, round((end - start) * 1e6, 3))}
+        place = self._place(row, track) | {"dur": max(0, self._microseconds(end) - self._microseconds(start))}
         self._add("X", place | ({"args": dict(args)} if args else {}), name, start)
 
     def close(self) -> None:
@@ -89,8 +89,9 @@ class Timeline:
     def _add(self, phase: str, more: dict[str, Any], name: str, at: float) -> None:
         self._writer.append({"name": name, "ph": phase, "ts": self._microseconds(at), **more})
 
-    def _microseconds(self, at: float) -> float:
-        return round((at + self._epoch) * 1e6, 3)
+    def _microseconds(self, at: float) -> int:
+        # Whole ones: fractions at this distance from the epoch are so coarse that events would overlap that only touch.
+        return round((at + self._epoch) * 1e6)
 
     def _place(self, row: str, track: str = "") -> dict[str, Any]:
         pid = self._rows.get(row)

@@ -81,6 +81,27 @@ def read(path: Path) -> dict[str, list[Event]]:
     return found
 
 
+def overlapping(path: Path) -> list[Event]:
+    """Events that begin within another one of their track and end after it: viewers cannot show them."""
+    found, tracks = [], {}
+    for event in json.loads(path.read_text()):
+        track = tracks.setdefault((event["pid"], event["tid"]), {"whole": [], "begun": []})
+        if event["ph"] == "B":
+            track["begun"].append(event)
+        elif event["ph"] in "EX":
+            begin = track["begun"].pop() if event["ph"] == "E" else event
+            track["whole"].append((begin["ts"], -(event["ts"] + event.get("dur", 0)), event))
+    for track in tracks.values():
+        around: list[int] = []
+        for start, minus_end, event in sorted(track["whole"], key=lambda one: one[:2]):
+            while around and around[-1] <= start:
+                around.pop()
+            if around and -minus_end > around[-1]:
+                found.append(event)
+            around.append(-minus_end)
+    return found
+
+
 def names(events: list[Event]) -> list[str]:
     return [event["name"] for event in events]
 
@@ -98,6 +119,7 @@ def test_rank_0_writes_the_negotiation_with_every_rank_and_the_transfer(tmp_path
     assert "MPI_ALLREDUCE" not in names(rows["allreduce.small"])
     assert any(name.startswith("WAIT: allreduce of 'allreduce.large'") for name in names(rows["training"]))
     assert "CYCLE_START" in (tmp_path / "t.json").read_text()
+    assert not overlapping(tmp_path / "t.json")
 
 
 def test_a_part_of_a_run_is_recorded_between_start_and_stop(tmp_path: Path) -> None:
@@ -126,6 +148,7 @@ def test_gossip_shows_peers_steps_and_waits_of_every_rank(algorithm: str, tmp_pa
     seen: set[str] = set()
     for rank in range(2):
         rows = read(tmp_path / f"t-{rank}.json")
+        assert not overlapping(tmp_path / f"t-{rank}.json")
         assert names(rows[f"training [rank {rank}]"]).count("STEP") >= 3
         assert any(name.startswith("WAIT: ") for name in names(rows[f"training [rank {rank}]"]))
         peer = rows.get(f"peer {1 - rank} [rank {rank}]", [])
