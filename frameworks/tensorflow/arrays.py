@@ -42,7 +42,7 @@ def as_tensor(array: Array) -> Any:
 
 def is_aligned(array: Array) -> bool:
     """Whether TensorFlow can take the array's memory over."""
-    return array.ctypes.data % ALIGNMENT == 0 and bool(array.flags.c_contiguous)
+    return (array.ctypes.data % ALIGNMENT == 0 or not array.size) and bool(array.flags.c_contiguous)
 
 
 def aligned_like(array: Array) -> Array:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from .arrays import Array, as_array, as_tensor
 from .names import clean
-from .sessions import cross_in_rounds
+from .sessions import cross_beside
 
 Tensors = Sequence[Any]
 Run = Callable[[list[Array]], Sequence[Array]]
@@ -48,7 +48,7 @@ def cross(run: Run, tensors: Tensors, outputs: Sequence[tf.TensorSpec], name: st
     if tf.compat.v1.get_default_graph().building_function:
         results = tf.numpy_function(lambda *arrays: keeping(arrays), list(tensors), types, name=clean(name))
     else:
-        results = cross_in_rounds(keeping, tensors, types, clean(name))
+        results = cross_beside(keeping, tensors, types, clean(name))
     for result, spec in zip(results, outputs, strict=True):
         result.set_shape(spec.shape)
     return list(results)

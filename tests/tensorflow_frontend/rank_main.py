@@ -17,7 +17,7 @@ def main() -> None:
         f"{file}.{name}": check
         for file, module in modules.items()
         for name, check in vars(module).items()
-        if name.startswith("check_")
+        if name.startswith("check_") and check.__module__ == module.__name__
     }
     run_checks(hvd, checks, process_sets="dynamic")
 
