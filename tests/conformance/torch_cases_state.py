@@ -95,7 +95,7 @@ def broadcast_optimizer_state_restores_a_checkpoint_that_rank_0_read(f: TorchFra
     _assert_same_state(optimizer.state_dict(), expected.state_dict())
 
 
-@CASES.add()
+@CASES.add(averages=True)
 def broadcast_optimizer_state_of_a_distributed_optimizer(f: TorchFramework) -> None:
     """Horovod with PyTorch, step 5: broadcast_optimizer_state(optimizer) after wrapping it; it goes on training."""
     model = _model(f.hvd.rank())
