@@ -2,7 +2,7 @@
 
 While a caller waits its core is free, and that is where the engine belongs. Left alone, the kernel lets the engines of two
 ranks share one core for milliseconds although another is idle: threads that ran just now count as cache-hot and stay where
-they are (docs/decisions/0008-the-engine-runs-on-its-callers-core.md).
+they are (docs/decisions/0010-the-engine-runs-on-its-callers-core.md).
 """
 
 from __future__ import annotations
