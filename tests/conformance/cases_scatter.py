@@ -148,6 +148,14 @@ def reducescatter_of_fewer_rows_than_ranks(f: Framework) -> None:
 
 
 @CASES.add()
+def reducescatter_sums_and_averages_only(f: Framework) -> None:
+    """Horovod refuses other operations than Sum and Average for reducescatter."""
+    for op in (f.hvd.Min, f.hvd.Max, f.hvd.Product, f.hvd.Adasum):
+        with raises(ValueError, NotImplementedError, *f.errors):
+            f.hvd.reducescatter(ours(f, f.hvd.size()), op=op)
+
+
+@CASES.add()
 def reducescatter_scales_and_compresses(f: Framework) -> None:
     """API, reducescatter, prescale_factor, postscale_factor, compression."""
     n = f.hvd.size()

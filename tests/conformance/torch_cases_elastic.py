@@ -189,3 +189,13 @@ def the_elastic_samplers_progress_is_saved_and_loaded(f: TorchFramework) -> None
     other.load_state_dict(sampler.state_dict())
     assert not set(done) & set(other)
     assert other.state_dict() == sampler.state_dict()
+
+
+@CASES.add()
+def the_elastic_sampler_feeds_a_data_loader(f: TorchFramework) -> None:
+    """API, ElasticSampler: a torch.utils.data.Sampler."""
+    samples = list(range(SAMPLES))
+    loader = torch.utils.data.DataLoader(samples, batch_size=4, sampler=f.hvd.elastic.ElasticSampler(samples))
+    mine = [int(i) for indices in loader for i in indices]
+    assert len(loader) == -(-len(mine) // 4)
+    assert {i for part in f.hvd.allgather_object(mine) for i in part} == set(samples)

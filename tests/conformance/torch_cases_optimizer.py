@@ -71,6 +71,35 @@ def synchronize_completes_gradients_before_step(f: TorchFramework) -> None:
 
 
 @CASES.add(averages=True)
+def synchronize_may_be_called_again(f: TorchFramework) -> None:
+    """API, synchronize: forces allreduces to finish; what is finished is not averaged again."""
+    model = make_model()
+    optimizer = wrap(f, model)
+    loss_of(model, batch(f.hvd.rank())).backward()
+    optimizer.synchronize()
+    optimizer.synchronize()
+    with optimizer.skip_synchronize():
+        optimizer.step()
+    assert_alike(model, alone(f, 1))
+
+
+@CASES.add(averages=True)
+def step_without_a_backward_pass_changes_nothing(f: TorchFramework) -> None:
+    """API, step: of parameters none of which has a gradient; and if some ranks have one, theirs is averaged with zeros."""
+    model = make_model()
+    optimizer = wrap(f, model)
+    optimizer.step()
+    assert_alike(model, make_model(), 0.0)
+    if f.hvd.rank() == 0:
+        loss_of(model, batch(0)).backward()
+    optimizer.step()
+    expected = make_model()
+    loss_of(expected, batch(0)).backward()
+    for parameter, wanted in zip(model.parameters(), expected.parameters(), strict=True):
+        close(parameter.detach().numpy(), (wanted - RATE / f.hvd.size() * wanted.grad).detach().numpy())
+
+
+@CASES.add(averages=True)
 def step_after_synchronize_warns_without_skip_synchronize(f: TorchFramework) -> None:
     """API: make sure to use skip_synchronize() if you're calling synchronize()."""
     model = make_model()
@@ -184,6 +213,8 @@ def parameters_that_require_no_gradient_stay(f: TorchFramework) -> None:
     optimizer.step()
     assert_alike(model[0], before, 0.0)
     assert model[2].weight.grad is not None
+    f.hvd.DistributedOptimizer(torch.optim.SGD(model[0].parameters(), lr=RATE)).step()
+    assert_alike(model[0], before, 0.0)
 
 
 @CASES.add(averages=True)

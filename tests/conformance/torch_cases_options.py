@@ -45,6 +45,18 @@ def all_parameters_must_be_named(f: TorchFramework) -> None:
         f.hvd.DistributedOptimizer(plain, named_parameters=list(model.named_parameters())[1:])
 
 
+@CASES.add()
+def names_of_other_parameters_do_no_harm(f: TorchFramework) -> None:
+    """API, named_parameters: typically model.named_parameters(), also where the optimizer has some of them only."""
+    model = make_model()
+    plain = torch.optim.SGD(model[2].parameters(), lr=RATE)
+    optimizer = f.hvd.DistributedOptimizer(plain, named_parameters=model.named_parameters())
+    loss_of(model, batch(f.hvd.rank())).backward()
+    optimizer.step()
+    assert_alike(model[0], make_model()[0], 0.0)
+    assert not torch.equal(model[2].weight, make_model()[2].weight)
+
+
 @CASES.add(averages=True)
 def predividing_is_for_averages_only(f: TorchFramework) -> None:
     """API, gradient_predivide_factor: if op == Average."""
