@@ -15,7 +15,7 @@ from hvd_gossip.gradient_options import check_reduction, reduction_fields, split
 
 from .compression import Compression, Compressor
 from .names import normalized
-from .parts import DensePart, Part, SparsePart, is_sparse, reduce_parts
+from .parts import Around, DensePart, Part, SparsePart, is_sparse, reduce_parts
 from .variables import bare, label_of
 
 Groups = int | Sequence[Sequence[Any]] | None
@@ -35,6 +35,7 @@ class GradientAveraging:
         gradient_predivide_factor: with Average, divides before the sum; what is left of the average is done after it.
         groups: gradients that are negotiated together: a number of groups, or lists of variables.
         process_set: the ranks that take part. On a rank outside of it gradients stay as they are.
+        around: carries out each reduction, which is a step's: for metrics.
 
     Raises:
         ValueError, NotImplementedError: options that contradict each other: see `check_reduction`.
@@ -47,6 +48,7 @@ class GradientAveraging:
     gradient_predivide_factor: float = 1.0
     groups: Groups = None
     process_set: ProcessSet = global_process_set
+    around: Around | None = None
 
     def __post_init__(self) -> None:
         check_reduction(self.op, self.gradient_predivide_factor, self.process_set)
@@ -76,7 +78,8 @@ class GradientAveraging:
         bundles = [*self._bundles(dense, variables), *([place] for place in present if place not in dense)]
         parts = [self._part(bundle, gradients, variables) for bundle in bundles]
         reduced: list[Any] = [None] * len(gradients)
-        for bundle, results in zip(bundles, reduce_parts(parts, f"HorovodAllreduce_{self.name}"), strict=True):
+        results_of = reduce_parts(parts, f"HorovodAllreduce_{self.name}", self.around)
+        for bundle, results in zip(bundles, results_of, strict=True):
             for place, result in zip(bundle, results, strict=True):
                 reduced[place] = result
         return reduced

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -73,6 +73,8 @@ class SparsePart:
 
 
 Part = DensePart | SparsePart
+Around = Callable[[Callable[[], Any]], Any]
+"""Calls a function and returns what it returns."""
 
 
 def is_sparse(gradient: Any) -> bool:
@@ -80,18 +82,20 @@ def is_sparse(gradient: Any) -> bool:
     return isinstance(gradient, tf.IndexedSlices)
 
 
-def reduce_parts(parts: Sequence[Part], name: str) -> list[list[Any]]:
+def reduce_parts(parts: Sequence[Part], name: str, around: Around | None = None) -> list[list[Any]]:
     """The reduced gradients of each part, by one crossing for all.
 
     Args:
         name: of the crossing in the graph.
+        around: carries out what the crossing does, a step: for metrics.
     """
     if not parts:
         return []
 
     def run(arrays: list[Array]) -> list[Array]:
         own = _divide(arrays, parts)
-        outcomes = carry_out_all([part.request(mine) for part, mine in zip(parts, own, strict=True)])
+        requests = [part.request(mine) for part, mine in zip(parts, own, strict=True)]
+        outcomes = carry_out_all(requests) if around is None else around(lambda: carry_out_all(requests))
         together = zip(parts, outcomes, own, strict=True)
         return [array for part, given, mine in together for array in part.arrays_of(given, mine)]
 
