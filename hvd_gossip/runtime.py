@@ -23,6 +23,7 @@ from hvd_gossip.collectives import Collectives, Request, Result
 from hvd_gossip.config import Config, load, mixing_settings, slow_factors
 from hvd_gossip.engine import Engine, Handle
 from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
+from hvd_gossip.leaving import leave_after_failure
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.logs import configure_logging
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
@@ -209,6 +210,10 @@ class Runtime:
         if self.engine.alive():
             if self.engine.failure is None:
                 self._depart()
+            else:
+                departures = [worker.algorithm.depart for worker in self.workers]
+                services = [self.sharing.depart, self.collectives.depart]
+                leave_after_failure(self.engine, [*departures, *services], self.config.shutdown_timeout)
             self.engine.stop()
         self.workers.clear()
         self.metrics.close(self.counters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from typing import Any
 
 import hvd_gossip.torch as hvd
@@ -229,6 +230,23 @@ def check_a_collective_s_own_error_is_a_failure() -> None:
     state, happened = run_with_failure("allreduce", fail)
     assert happened == ["train from 0", "reset, epoch 1", "train from 1"]
     assert state.epoch == 3
+
+
+def check_a_failed_engine_is_a_failure_that_the_others_learn_of() -> None:
+    """One rank's engine stops working: the next call says so there; what still works tells the others."""
+
+    def fail(state: Any, epoch: int, step: int) -> None:
+        if (epoch, step) == (1, 2) and hvd.rank() == hvd.size() - 1 and broken:
+            engine = broken.pop().engine
+            engine.post(lambda: [][0])
+            while engine.failure is None:
+                time.sleep(0.001)
+
+    for algorithm in ALGORITHMS:
+        broken = [runtime.current()]
+        state, happened = run_with_failure(algorithm, fail)
+        assert state.epoch == 3
+        assert len(happened) == 3
 
 
 def check_changed_hosts_reset_without_going_back() -> None:
