@@ -87,7 +87,7 @@ def test_a_failure_on_another_host_is_named_and_ends_the_job(network: Network) -
     first = done.first_failure
     assert first is not None
     assert (first.rank, first.host, first.returncode, first.tail) == (3, "node2", 5, ("last words",))
-    assert all(gone(number_in(path)) for path in network.folder.glob("*.pid"))
+    until(lambda: all(gone(number_in(path)) for path in network.folder.glob("*.pid")))  # killed ones take a moment
 
 
 def test_ranks_on_other_hosts_do_not_outlive_a_killed_launcher(network: Network) -> None:
