@@ -1,8 +1,8 @@
 """The boundary between TensorFlow and the runtime, which works on NumPy arrays in Python.
 
-Eagerly an operation is simply called. In a `tf.function` it becomes one `tf.numpy_function` for all tensors of the operation:
-stateful, so that TensorFlow runs the operations in the order of the program on every rank, and leaves none out. For graphs of
-tf.compat.v1 see sessions.py.
+Eagerly an operation is simply called. In a graph it becomes one `tf.numpy_function` for all tensors of the operation, which
+waits on a thread of its own (see beside.py). Inside `tf.function` the operations run in the order of the program; those of
+functions and conditions inside it that use variables may overlap with others.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from .arrays import Array, as_array, as_tensor
+from .beside import cross_beside, cross_in_order
 from .names import clean
-from .sessions import cross_beside
 
 Tensors = Sequence[Any]
 Run = Callable[[list[Array]], Sequence[Array]]
@@ -44,14 +44,12 @@ def cross(run: Run, tensors: Tensors, outputs: Sequence[tf.TensorSpec], name: st
     if tf.executing_eagerly():
         return [as_tensor(array) for array in run([as_array(tensor) for tensor in tensors])]
     refuse_compilation(name)
-    types, keeping = [spec.dtype for spec in outputs], _Keeping(run)
-    if tf.compat.v1.get_default_graph().building_function:
-        results = tf.numpy_function(lambda *arrays: keeping(arrays), list(tensors), types, name=clean(name))
-    else:
-        results = cross_beside(keeping, tensors, types, clean(name))
+    in_function = tf.compat.v1.get_default_graph().building_function
+    types = [spec.dtype for spec in outputs]
+    results = (cross_in_order if in_function else cross_beside)(_Keeping(run), tensors, types, clean(name))
     for result, spec in zip(results, outputs, strict=True):
         result.set_shape(spec.shape)
-    return list(results)
+    return results
 
 
 def cross_for_effect(run: Callable[[], object], name: str) -> Any:
