@@ -91,3 +91,24 @@ def any_mixture_of_operations_on_process_sets_that_share_ranks(f: Framework) -> 
     for seed in range(3):
         run_mixture(f, [f.hvd.global_process_set, *made], 10 + seed)
     assert all(f.hvd.remove_process_set(some) is True for some in made)
+
+
+@CASES.add(ranks=2)
+def any_mixture_of_reductions_while_ranks_join_early(f: Framework) -> None:
+    """API, join: step after step the same names, of which ranks that have joined are zeros."""
+    n, rank = f.hvd.size(), f.hvd.rank()
+    for seed in range(10):
+        together, own = np.random.default_rng(30 + seed), np.random.default_rng([30 + seed, rank])
+        steps = together.integers(0, 5, n)
+        tensors = [(int(together.integers(0, 2000)), str(together.choice(f.reduced))) for _ in range(8)]
+        for step in range(int(steps[rank])):
+            active = steps > step
+            values = [np.random.default_rng([seed, step, i]).integers(0, 4, (n, tensors[i][0])) for i in range(8)]
+            order = own.permutation(8)
+            operations: list[Operation] = [
+                ("allreduce", (f.tensor(values[i][rank], tensors[i][1]),), {"name": f"weight {i}", "op": f.hvd.Sum})
+                for i in order
+            ]
+            for i, result in zip(order, f.together(operations), strict=True):
+                same(f, result, values[i][active].sum(0), tensors[i][1])
+        f.hvd.join()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 
 from tests.conformance.case import Cases, close, everybodys, numbers, ours, parts, raises, same
@@ -106,6 +107,24 @@ def a_mismatch_is_raised_by_synchronize(f: TorchFramework) -> None:
     with raises(f.hvd.HorovodInternalError, about=["bad"]):
         f.hvd.synchronize(bad)
     same(f, f.hvd.synchronize(good), everybodys(f, 2).sum(0))
+
+
+@CASES.add(ranks=2)
+def operations_that_fail_leave_those_beside_them_alone(f: TorchFramework) -> None:
+    """API, synchronize: of many under way in any order, a third of which one rank submits with another type or shape."""
+    last = f.hvd.rank() == f.hvd.size() - 1
+    for step in range(5):
+        handles = {}
+        for i in np.random.default_rng([step, f.hvd.rank()]).permutation(18):
+            odd = last and i % 3 == 0
+            tensor = ours(f, 3 + (odd and i % 2), dtype="float64" if odd else "float32")
+            handles[i] = f.hvd.allreduce_async(tensor, name=f"one of many {i}", op=f.hvd.Sum)
+        for i, handle in handles.items():
+            if i % 3 == 0:
+                with raises(f.hvd.HorovodInternalError, about=[f"many {i}"]):
+                    f.hvd.synchronize(handle)
+            else:
+                same(f, f.hvd.synchronize(handle), everybodys(f, 3).sum(0))
 
 
 @CASES.add()
