@@ -91,8 +91,9 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
         Raises:
             AssertionError: gradients are being averaged: between `backward()` and `step()` or `synchronize()`.
         """
-        if self._hvd_strategy is not None:
-            self._hvd_strategy.before_zero_grad()
+        strategy = self._hvd_strategy
+        if strategy is not None and runtime.is_initialized() and strategy.runtime is runtime.current():
+            strategy.before_zero_grad()
         super().zero_grad(set_to_none)
 
     @property

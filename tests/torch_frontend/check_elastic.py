@@ -265,6 +265,26 @@ def check_changed_hosts_reset_without_going_back() -> None:
         assert happened == ["train from 0", "reset, epoch 2", "train from 2"]
 
 
+def check_an_interrupt_between_backward_and_step() -> None:
+    """Gradients whose averaging the reset has cut off do not keep the new start from clearing them."""
+    interrupts: list[HostsUpdatedInterrupt] = []
+
+    @hvd.elastic.run
+    def train(state: Any) -> str:
+        for seed in range(3):
+            state.optimizer.zero_grad()
+            loss_of(state.model, make_batch(seed + hvd.rank())).backward()
+            if interrupts and seed == 1:
+                raise interrupts.pop()
+            state.optimizer.step()
+        return "trained"
+
+    for algorithm in ALGORITHMS:
+        interrupts.append(HostsUpdatedInterrupt())
+        assert train(TorchState(*make(algorithm))) == "trained"
+        assert not interrupts
+
+
 def check_a_driver_s_message_to_rank_0_interrupts_all() -> None:
     told = [True]
 
