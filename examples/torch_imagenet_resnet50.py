@@ -88,7 +88,7 @@ def learning_rate(epoch: float, args: argparse.Namespace) -> float:
         factor = (epoch * (workers - 1) / args.warmup_epochs + 1) / workers
     else:
         factor = 0.1 ** sum(epoch >= bound for bound in (30, 60, 80))
-    return args.base_lr * scale * factor
+    return float(args.base_lr * scale * factor)
 
 
 def train_epoch(

@@ -54,7 +54,7 @@ class Net(nn.Module):
         return nn.functional.log_softmax(self.classes(self.features(images)), dim=1)
 
 
-def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> Any:
     # Adasum keeps the length of a step as it is with one worker; otherwise more workers take longer steps.
     scale = 1 if args.use_adasum else hvd.size()
     if args.use_adasum and args.cuda and hvd.nccl_built():

@@ -63,7 +63,7 @@ def main() -> None:
         for group in optimizer.param_groups:
             group["lr"] = args.lr * hvd.size()
 
-    @hvd.elastic.run
+    @hvd.elastic.run  # type: ignore[untyped-decorator]  # mypy does not know horovod.torch
     def train(state: Any) -> None:
         while state.epoch <= args.epochs:
             model.train()

@@ -76,7 +76,8 @@ def make_step(options: OverlapOptions, way: str) -> Callable[[], None]:
         optimizer.zero_grad()
         model(torch.ones(1, requires_grad=True)).sum().backward()
         if way == "afterwards":
-            hvd.grouped_allreduce_([parameter.grad for parameter in parameters], name="afterwards")
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            hvd.grouped_allreduce_(gradients, name="afterwards")
         optimizer.step()
 
     return step

@@ -191,7 +191,7 @@ def test_fusion_has_a_target_for_the_documented_set_only(
     assert judged == {
         ("2", "64 x 4 KiB"): {},
         ("2", "200 x 4 KiB"): {},
-        ("4", "64 x 4 KiB"): {fusion.COLUMNS["ours"]: True},
+        ("4", "64 x 4 KiB"): {fusion.COLUMNS["ours"]: True, fusion.COLUMNS["ours grouped"]: True},
         ("4", "200 x 4 KiB"): {},
     }
     assert figure(report.rows[0], fusion.COLUMNS["raw fused"]) == pytest.approx(0.5)

@@ -7,7 +7,7 @@ from benchmarks.ranks.turns import LEAST, measure_turns
 
 def test_every_way_takes_its_turn_and_the_first_is_discarded() -> None:
     calls: list[str] = []
-    times = measure_turns({name: lambda name=name: calls.append(name) for name in ("a", "b")}, 0.0, 100)
+    times = measure_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0, 100)
     assert calls == ["a", "b"] * (LEAST + 1)
     for starts, ends in times.values():
         assert len(starts) == len(ends) == LEAST

@@ -107,10 +107,10 @@ def test_images_are_read_from_the_files_of_mnist(tmp_path: Path) -> None:
         labels = struct.pack(">2i", 0x801, 2) + bytes([7, 1])
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
     for data in load_images(tmp_path):
-        read, labels = data.tensors
+        read, classes = data.tensors
         assert read.shape == (2, 1, 3, 4)
         assert (read.squeeze(1).numpy() * 255).round().astype(int).tolist() == pixels.tolist()
-        assert labels.tolist() == [7, 1]
+        assert classes.tolist() == [7, 1]
 
 
 def test_the_fifty_layers_are_those_of_the_paper() -> None:
