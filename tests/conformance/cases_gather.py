@@ -66,7 +66,7 @@ def allgather_of_a_strided_tensor(f: Framework) -> None:
 
 @CASES.add()
 def allgather_gradient_is_the_average_of_its_part(f: Framework) -> None:
-    """API, allgather: gradients are backpropagated; averaged over the ranks (since Horovod 0.22)."""
+    """API, allgather: gradients are backpropagated; averaged over the ranks."""
     n, rank = f.hvd.size(), f.hvd.rank()
     rows = [_rows(other) for other in range(n)]
     upstream = np.stack([numbers(other, sum(rows), 2) + other for other in range(n)])
@@ -134,7 +134,7 @@ def broadcast_of_scalars_empty_and_strided_tensors(f: Framework) -> None:
 
 @CASES.add()
 def broadcast_gradient_is_the_roots(f: Framework) -> None:
-    """API, broadcast: gradients are backpropagated: the average to the root (since Horovod 0.22), none to others."""
+    """API, broadcast: gradients are backpropagated: the average to the root, none to others."""
     n, rank, root = f.hvd.size(), f.hvd.rank(), f.hvd.size() - 1
     upstream = np.stack([numbers(other, 4) + other for other in range(n)])
     (gradient,) = f.gradients(lambda tensors: [f.hvd.broadcast(tensors[0], root)], [np.ones(4)], [upstream[rank]])
