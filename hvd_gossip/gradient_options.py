@@ -41,6 +41,32 @@ def reduction_fields(op: int, gradient_predivide_factor: float) -> dict[str, Any
     }
 
 
+_warned: set[str] = set()
+
+
+def check_mixing(algorithm: str, op: int, idle: Sequence[str], stacklevel: int = 2) -> None:
+    """What is wrong with options of averaging gradients under an algorithm that averages parameters.
+
+    Args:
+        algorithm: its name.
+        idle: the options given that merely tune an allreduce: warned of, each once.
+        stacklevel: of the warning.
+
+    Raises:
+        ValueError: a reduction that would change results.
+    """
+    if op != Average:
+        raise ValueError(f"algorithm {algorithm!r} averages parameters: it takes no op but Average")
+    new = [name for name in idle if name not in _warned]
+    if new:
+        _warned.update(new)
+        warnings.warn(
+            f"{', '.join(new)} of DistributedOptimizer tune the averaging of gradients and do nothing with algorithm "
+            f"{algorithm!r}, which averages parameters (see the setting wire_dtype for smaller messages)",
+            stacklevel=stacklevel + 1,
+        )
+
+
 def choose_groups(groups: Any, num_groups: int, stacklevel: int = 2) -> Any:
     """`groups`, or the deprecated `num_groups` in its place; None for no groups.
 

@@ -24,6 +24,8 @@ from hvd_gossip.tensorflow.functions import broadcast_global_variables as broadc
 from hvd_gossip.tensorflow.functions import broadcast_object as broadcast_object
 from hvd_gossip.tensorflow.functions import broadcast_object_fn as broadcast_object_fn
 from hvd_gossip.tensorflow.functions import broadcast_variables as broadcast_variables
+from hvd_gossip.tensorflow.model_mean import consensus as consensus
+from hvd_gossip.tensorflow.model_mean import consensus_distance as consensus_distance
 from hvd_gossip.tensorflow.mpi_ops import Adasum as Adasum
 from hvd_gossip.tensorflow.mpi_ops import Average as Average
 from hvd_gossip.tensorflow.mpi_ops import HorovodInternalError as HorovodInternalError

@@ -32,6 +32,10 @@ class LocalVariables:
         self._ids.add(id(bare(variable)))
         self._held.append(variable)
 
+    def holds(self, variable: Any) -> bool:
+        """Whether this variable's gradients stay local."""
+        return id(bare(variable)) in self._ids
+
     def reduce_others(
         self,
         reduce: Callable[[Sequence[Any], Sequence[Any]], list[Any]],
@@ -39,7 +43,7 @@ class LocalVariables:
         variables: Sequence[Any],
     ) -> list[Any]:
         """The gradients, local ones scaled, the others reduced by `reduce(gradients, variables)`."""
-        local = [id(bare(variable)) in self._ids for variable in variables]
+        local = [self.holds(variable) for variable in variables]
         others = [pair for pair, own in zip(zip(gradients, variables, strict=True), local, strict=True) if not own]
         reduced = iter(reduce([gradient for gradient, _ in others], [variable for _, variable in others]))
         pairs = zip(gradients, local, strict=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from hvd_gossip.basics import process_set_id
-from hvd_gossip.collectives import Average
+from hvd_gossip.gradient_options import check_mixing
 from hvd_gossip.runtime import Runtime
 from hvd_gossip.worker import Worker
 
@@ -157,23 +156,8 @@ def mixing_strategies() -> list[ParameterMixing]:
     return sorted((s for s in _strategies if s.active), key=lambda strategy: strategy._number)
 
 
-_warned: set[str] = set()
-
-
 def _check_options(options: Options, algorithm: str) -> None:
-    """Options that would change results are errors; those that merely tune an allreduce are warned of, once."""
-    if options.op != Average:
-        raise ValueError(f"algorithm {algorithm!r} averages parameters: it takes no op but Average")
     default = Options()
-    idle = [
-        name
-        for name in ("compression", "gradient_predivide_factor", "groups", "sparse_as_dense")
-        if getattr(options, name) != getattr(default, name) and name not in _warned
-    ]
-    if idle:
-        _warned.update(idle)
-        warnings.warn(
-            f"{', '.join(idle)} of DistributedOptimizer tune the averaging of gradients and do nothing with algorithm "
-            f"{algorithm!r}, which averages parameters (see the setting wire_dtype for smaller messages)",
-            stacklevel=4,
-        )
+    tuning = ("compression", "gradient_predivide_factor", "groups", "sparse_as_dense")
+    idle = [name for name in tuning if getattr(options, name) != getattr(default, name)]
+    check_mixing(algorithm, options.op, idle, stacklevel=4)

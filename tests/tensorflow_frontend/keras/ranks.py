@@ -1,0 +1,31 @@
+"""Runs this folder's `check_...` functions in real ranks, all files in one launch: importing TensorFlow takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import ranks
+from tests.tensorflow_frontend.ranks import needs_tensorflow as needs_tensorflow
+
+FOLDER = Path(__file__).parent
+MAIN = FOLDER / "rank_main.py"
+SECONDS = 290.0
+"""For all checks of one launch."""
+RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+
+
+def files() -> list[str]:
+    """The modules of checks."""
+    return sorted(path.stem for path in FOLDER.glob("check_*.py"))
+
+
+def checks() -> list[str]:
+    """The names of all checks, as `file.check`; no file is imported."""
+    return [f"{file}.{check}" for file in files() for check in ranks.checks_in(FOLDER / f"{file}.py")]
+
+
+def assert_passed(check: str, n: int) -> None:
+    """Asserts that a check passed on all of `n` ranks."""
+    ranks.assert_passed(MAIN, check, n, SECONDS)
