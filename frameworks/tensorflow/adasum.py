@@ -48,23 +48,23 @@ class AdasumOfDeltas(DelegatingOptimizer):
         pairs = list(grads_and_vars)
         variables = [variable for gradient, variable in pairs if gradient is not None]
         self._make_variables(variables)
-        begun = either(tf.equal(self._steps, 0), lambda: self._begin(variables), lambda: done([]))
+        begun = either(tf.equal(self._steps.read_value(), 0), lambda: self._begin(variables), lambda: done([]))
         with tf.control_dependencies(operations(begun)):
             updated = self._optimizer.apply_gradients(pairs, global_step)
         with tf.control_dependencies(operations(updated)):
             steps = self._steps.assign_add(1)
-        due = tf.equal(tf.math.floormod(tf.convert_to_tensor(steps), self._passes), 0)
+        due = tf.equal(tf.math.floormod(steps, self._passes), 0)
         with tf.control_dependencies(operations(updated)):
             return either(due, lambda: self._combine(variables), lambda: done([]))
 
     def _begin(self, variables: Sequence[Any]) -> Any:
         pairs = zip(self._starts, variables, strict=True)
-        return done([start.assign(variable, read_value=False) for start, variable in pairs])
+        return done([start.assign(variable.read_value(), read_value=False) for start, variable in pairs])
 
     def _combine(self, variables: Sequence[Any]) -> Any:
         """Goes on from the starts by the combined deltas."""
-        starts = [tf.convert_to_tensor(start) for start in self._starts]
-        deltas = [variable - start for variable, start in zip(variables, starts, strict=True)]
+        starts = [start.read_value() for start in self._starts]
+        deltas = [variable.read_value() - start for variable, start in zip(variables, starts, strict=True)]
         combined = self._averaging(deltas, variables)
         values = [start + delta for start, delta in zip(starts, combined, strict=True)]
         targets = zip([*variables, *self._starts], values * 2, strict=True)

@@ -58,23 +58,30 @@ class GradientAggregation:
         with tf.control_dependencies([self.counter.assign_add(1, read_value=False)]):
             added = [total.assign_add(one) for total, one in zip(self._sums, present, strict=True)]
         with tf.control_dependencies(added):
-            sums = [tf.convert_to_tensor(total) for total in self._sums]
+            sums = [total.read_value() for total in self._sums]
             results = either(self._complete(), lambda: self._finish(sums, reduce), lambda: sums)
         rest = iter(results)
         return [None if gradient is None else next(rest) for gradient in gradients]
 
-    def apply(self, update: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-        """Calls `update` if a step is due, then forgets the sums; else `otherwise`. Both return an operation or None."""
+    def apply(self, gradients: Sequence[Any], update: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+        """Calls `update` if a step is due, then forgets the sums; else `otherwise`. Both return an operation or None.
+
+        Args:
+            gradients: what `add` returned.
+        """
 
         def step() -> Any:
             with tf.control_dependencies(operations(update())):
                 cleared = [total.assign(tf.zeros_like(total), read_value=False) for total in self._sums]
                 return done([*cleared, self.counter.assign(0, read_value=False)])
 
-        return either(self._complete(), step, lambda: done(operations(otherwise())))
+        given = [gradient for gradient in gradients if gradient is not None]
+        with tf.control_dependencies(given):
+            due = self._complete()
+        return either(due, step, lambda: done(operations(otherwise())))
 
     def _complete(self) -> Any:
-        return tf.equal(tf.convert_to_tensor(self.counter), self.passes)
+        return tf.equal(self.counter.read_value(), self.passes)
 
     def _finish(self, sums: list[Any], reduce: Reduce) -> list[Any]:
         factor = 1.0 / self.passes if self._average else 1.0

@@ -38,8 +38,8 @@ class _Variables:
         for target, value in self._saved:
             if self._session is None:
                 target.assign(value)
-            else:
-                target.load(value, self._session)
+            else:  # what the variable was made with takes a value, so that the graph does not grow
+                self._session.run(target.initializer, {target.initializer.inputs[1]: value})
 
     def sync(self) -> None:
         """Gives every rank rank 0's values, and saves. A collective."""
