@@ -63,11 +63,11 @@ class GradientAggregation:
         rest = iter(results)
         return [None if gradient is None else next(rest) for gradient in gradients]
 
-    def apply(self, gradients: Sequence[Any], update: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    def apply(self, update: Callable[[], Any], otherwise: Callable[[], Any], gradients: Sequence[Any] = ()) -> Any:
         """Calls `update` if a step is due, then forgets the sums; else `otherwise`. Both return an operation or None.
 
         Args:
-            gradients: what `add` returned.
+            gradients: what `add` returned; in a graph of tf.compat.v1 nothing else says what comes first.
         """
 
         def step() -> Any:

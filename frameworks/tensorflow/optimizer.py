@@ -71,9 +71,9 @@ class AveragingOptimizer(DelegatingOptimizer):
             return self._optimizer.apply_gradients(grads_and_vars, global_step, name)
         pairs = list(grads_and_vars)
         return self._aggregation.apply(
-            [gradient for gradient, _ in pairs],
             lambda: self._optimizer.apply_gradients(pairs, global_step, name),
             lambda: None if global_step is None else tf.compat.v1.assign_add(global_step, 1),
+            [gradient for gradient, _ in pairs],
         )
 
     def _reduce(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
