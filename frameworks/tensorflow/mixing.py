@@ -56,24 +56,34 @@ class ParameterMixing:
                 raise ValueError(f"variable {label_of(variable)} of type {variable.dtype} cannot be averaged")
 
     def read(self) -> list[Any]:
-        """The variables' values, as tensors."""
-        return [tf.convert_to_tensor(bare(variable)) for variable in self.variables]
+        """The variables' values now, as tensors."""
+        return [bare(variable).read_value() for variable in self.variables]
 
-    def step(self, before: Sequence[Any], name: str) -> None:
+    def step(self, before: Sequence[Any], name: str) -> list[Any]:
         """Mixes, after an update: the variables get the values that the algorithm gives. In a graph: when that runs.
 
         Args:
             before: what `read()` gave before the update.
             name: of the crossing in the graph.
+
+        Returns:
+            The assignments, for graphs of tf.compat.v1.
         """
         after = self.read()
 
         def run(arrays: list[Array]) -> list[Array]:
             return self._step(arrays[: len(after)], arrays[len(after) :])
 
-        mixed = cross(run, [*before, *after], [like(tensor) for tensor in after], name)
-        for variable, value in zip(self.variables, mixed, strict=True):
-            bare(variable).assign(value)
+        return self._put(cross(run, [*before, *after], [like(tensor) for tensor in after], name))
+
+    def step_since(self, name: str) -> list[Any]:
+        """As `step`, for who does not see the updates: all that was done to the variables since the last step is one."""
+        after = self.read()
+
+        def run(arrays: list[Array]) -> list[Array]:
+            return self._step(self._mirror.values() if self.active else arrays, arrays)
+
+        return self._put(cross(run, after, [like(tensor) for tensor in after], name))
 
     @property
     def active(self) -> bool:
@@ -157,6 +167,9 @@ class ParameterMixing:
             self._attach(now, before)
         self._worker.step(lambda: self._mirror.advance(before, after))
         return self._mirror.values()
+
+    def _put(self, values: Sequence[Any]) -> list[Any]:
+        return [bare(variable).assign(value) for variable, value in zip(self.variables, values, strict=True)]
 
     def _attach(self, now: Runtime, before: Sequence[Array]) -> None:
         values = dict(zip((id(bare(variable)) for variable in self.variables), before, strict=True))

@@ -11,74 +11,11 @@ from hvd_gossip.collectives import Adasum, Average
 from hvd_gossip.gradient_options import choose_groups
 
 from .adasum import AdasumOfDeltas
-from .aggregation import GradientAggregation
-from .api import public
 from .averaging import GradientAveraging, Groups
 from .compression import Compression, Compressor
-from .delegating import DelegatingOptimizer
-from .local import LocalVariables
-
-
-class AveragingOptimizer(DelegatingOptimizer):
-    """An optimizer of tf.compat.v1 whose gradients are reduced in `compute_gradients()`.
-
-    Args:
-        optimizer: makes the updates.
-        averaging: reduces the gradients.
-        passes: backward passes a step: `compute_gradients()` adds gradients up, and `apply_gradients()` does nothing but
-            count the global step, until there are as many.
-        average_aggregated: divide the sums of several passes by their number.
-        scale_local: divide local gradients by the number of ranks.
-    """
-
-    def __init__(
-        self,
-        optimizer: Any,
-        name: str,
-        use_locking: bool,
-        averaging: GradientAveraging,
-        passes: int = 1,
-        average_aggregated: bool = False,
-        scale_local: bool = True,
-    ) -> None:
-        super().__init__(optimizer, name, use_locking)
-        self._averaging = averaging
-        self._local = LocalVariables(averaging.process_set, scale_local)
-        self._aggregation = (
-            GradientAggregation(passes, average_aggregated, averaging.sparse_as_dense) if passes != 1 else None
-        )
-
-    def register_local_var(self, var: Any) -> None:
-        """This variable's gradients stay local: they are not reduced, only scaled."""
-        self._local.add(var)
-
-    @public
-    def compute_gradients(self, *args: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
-        """The wrapped optimizer's gradients, reduced over the ranks, with their variables."""
-        pairs = self._optimizer.compute_gradients(*args, **kwargs)
-        gradients, variables = [gradient for gradient, _ in pairs], [variable for _, variable in pairs]
-        if self._aggregation is None:
-            reduced = self._reduce(gradients, variables)
-        else:
-            given = [variable for gradient, variable in pairs if gradient is not None]
-            reduced = self._aggregation.add(gradients, lambda sums: self._reduce(sums, given))
-        return list(zip(reduced, variables, strict=True))
-
-    @public
-    def apply_gradients(self, grads_and_vars: Any, global_step: Any = None, name: str | None = None) -> Any:
-        """The wrapped optimizer's, if a step is due."""
-        if self._aggregation is None:
-            return self._optimizer.apply_gradients(grads_and_vars, global_step, name)
-        pairs = list(grads_and_vars)
-        return self._aggregation.apply(
-            lambda: self._optimizer.apply_gradients(pairs, global_step, name),
-            lambda: None if global_step is None else tf.compat.v1.assign_add(global_step, 1),
-            [gradient for gradient, _ in pairs],
-        )
-
-    def _reduce(self, gradients: list[Any], variables: list[Any]) -> list[Any]:
-        with tf.name_scope(f"{self._name}_Allreduce"):
-            return self._local.reduce_others(self._averaging, gradients, variables)
+from .gossip import mixes
+from .meter import Meter
+from .v1_optimizers import AveragingOptimizer, MixingOptimizer
 
 
 def DistributedOptimizer(
@@ -119,8 +56,11 @@ def DistributedOptimizer(
         process_set: the ranks whose gradients are reduced. On others they stay as they are.
         scale_local_gradients: divide the gradients of local variables by the number of ranks.
 
+    Under a gossip algorithm gradients stay local, and each step is followed by mixing the variables with neighbours' ones.
+
     Raises:
-        ValueError, NotImplementedError: options that contradict each other, or something else than an optimizer.
+        NotInitializedError: before `init()`. ValueError, NotImplementedError: options that contradict each other or the
+        algorithm, or something else than an optimizer.
     """
     groups = choose_groups(groups, num_groups)
     if op == Adasum and average_aggregated_gradients:
@@ -142,7 +82,12 @@ def DistributedOptimizer(
             scale_local_gradients=scale_local_gradients,
         )
     own = name or f"Distributed{'Delta' if op == Adasum else ''}{type(optimizer).__name__}"
-    averaging = GradientAveraging(own, compression, sparse_as_dense, op, gradient_predivide_factor, groups, process_set)
+    averaging = GradientAveraging(
+        own, compression, sparse_as_dense, op, gradient_predivide_factor, groups, process_set, Meter()
+    )
+    if mixes(averaging):
+        options = (backward_passes_per_step, average_aggregated_gradients, scale_local_gradients)
+        return MixingOptimizer(optimizer, own, use_locking, averaging, *options)
     if op == Adasum:
         return AdasumOfDeltas(optimizer, own, use_locking, averaging, backward_passes_per_step)
     return AveragingOptimizer(

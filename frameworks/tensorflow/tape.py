@@ -14,9 +14,13 @@ from hvd_gossip.gradient_options import choose_groups
 from .api import public
 from .averaging import GradientAveraging, Groups
 from .compression import Compression, Compressor
+from .gossip import TapeMixings, mixes
 from .local import LocalVariables, variables_of
+from .meter import Meter
 
 NAME = "DistributedGradientTape_Allreduce"
+_meter = Meter()
+_mixings = TapeMixings()
 
 
 class DistributedTapeMixin(tf.GradientTape):  # type: ignore[misc]
@@ -24,6 +28,7 @@ class DistributedTapeMixin(tf.GradientTape):  # type: ignore[misc]
 
     _hvd_averaging: GradientAveraging
     _hvd_local: LocalVariables
+    _hvd_mixes: bool
 
     def register_local_source(self, source: Any) -> None:
         """This source's gradient stays local: it is not reduced, only scaled."""
@@ -46,7 +51,13 @@ class DistributedTapeMixin(tf.GradientTape):  # type: ignore[misc]
         gradients = super().gradient(target, sources, output_gradients, unconnected_gradients)
         flat = tf.nest.flatten(sources)
 
+        if self._hvd_mixes:
+            shared = [source for source in flat if not self._hvd_local.holds(source)]
+            _mixings.step(shared, self._hvd_averaging)
+
         def reduce(chosen: Any, of: Any) -> list[Any]:
+            if self._hvd_mixes:
+                return list(chosen)
             return self._hvd_averaging(chosen, [None] * len(chosen) if use_generic_names else of)
 
         reduced = self._hvd_local.reduce_others(reduce, tf.nest.flatten(gradients), flat)
@@ -69,6 +80,10 @@ def DistributedGradientTape(
     """Wraps a tape so that `gradient()` gives reductions over all ranks (Horovod's function and arguments).
 
     All gradients of one call of `gradient()` cross the boundary of the graph together, in one order on all ranks.
+
+    Under a gossip algorithm gradients stay local, and `gradient()` mixes the variables among its sources with neighbours' ones:
+    x(k+1) = sum_j W_ij x_j(k) - lr g(x_i(k)), where the optimizer does what comes after the minus sign. A step's update is
+    what was done to the variables since the last call of `gradient()` for the same ones.
 
     Args:
         gradtape: a `tf.GradientTape`, before, while or after it records. What the result records the tape records.
@@ -96,11 +111,14 @@ def DistributedGradientTape(
         gradient_predivide_factor,
         choose_groups(groups, num_groups),
         process_set,
+        _meter,
     )
+    mixing = mixes(averaging)
     cls = distributed_class(type(gradtape))
     tape = cls.__new__(cls)
     tape.__dict__ = vars(gradtape)  # one state: what one of the two records, the other has recorded
     tape._hvd_averaging = averaging
+    tape._hvd_mixes = mixing
     tape._hvd_local = LocalVariables(process_set, scale_local_gradients)
     return tape
 

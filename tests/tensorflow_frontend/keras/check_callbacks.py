@@ -1,0 +1,169 @@
+"""Horovod's callbacks under `model.fit` of Keras 3."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import hvd_gossip.tensorflow as hvd
+import hvd_gossip.tensorflow.keras as hvd_keras
+import keras
+import numpy as np
+import pytest
+
+from tests.tensorflow_frontend.keras.models import GOSSIP, ROWS, close, data, everybodys, initial, make_model
+
+callbacks = hvd_keras.callbacks
+
+
+class Rates(keras.callbacks.Callback):
+    """Notes the learning rate, and the momentum's velocity, of each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+def run(model: Any, *chosen: Any, epochs: int = 1, steps: int = 2, **options: Any) -> Any:
+    return model.fit(
+        *data(hvd.rank(), steps),
+        batch_size=ROWS,
+        epochs=epochs,
+        verbose=0,
+        callbacks=[*chosen],
+        shuffle=False,
+        **options,
+    )
+
+
+def compiled(optimizer: Any = None, weights: Any = None, **settings: Any) -> Any:
+    model = make_model(weights)
+    plain = optimizer or keras.optimizers.SGD(0.0, momentum=0.9)
+    model.compile(optimizer=hvd_keras.DistributedOptimizer(plain, **settings), loss="mse", metrics=["mae"])
+    return model
+
+
+def rates_of(callback: Any, epochs: int = 2, steps: int = 2, **options: Any) -> list[float]:
+    rates = Rates()
+    run(compiled(), callback, rates, epochs=epochs, steps=steps, **options)
+    return rates.rates
+
+
+def check_broadcast_gives_everybody_the_roots_variables() -> None:
+    root = hvd.size() - 1
+    for settings in ({}, *({"algorithm": name} for name in GOSSIP)):
+        model = compiled(**settings)
+        model.optimizer.learning_rate = 0.0 if hvd.rank() == root else 0.5
+        callback = callbacks.BroadcastGlobalVariablesCallback(root)
+        run(model, callback, steps=1)
+        assert float(model.optimizer.learning_rate) == 0.0
+        close(model.get_weights(), initial(root), tolerance=0.0 if not settings else 1e-6)
+        model.set_weights(initial(hvd.rank()))
+        run(model, callback, steps=1)  # once only
+        if not settings:
+            close(model.get_weights(), initial(hvd.rank()), tolerance=0.0)
+
+
+def check_metrics_are_averaged() -> None:
+    model = compiled()
+    own = run(model).history
+    history = run(model, callbacks.MetricAverageCallback()).history
+    every = hvd.allgather_object(own)
+    for name in ("loss", "mae"):
+        np.testing.assert_allclose(history[name], np.mean([one[name] for one in every], axis=0), rtol=1e-6)
+
+
+def check_a_schedule_by_epochs() -> None:
+    schedule = callbacks.LearningRateScheduleCallback
+    halved = schedule(0.5, lambda epoch: 1 / (1 + epoch))
+    assert rates_of(halved) == pytest.approx([0.5, 0.5, 0.25, 0.25])
+    assert rates_of(schedule(0.5, 0.1, start_epoch=1, end_epoch=2), epochs=3) == pytest.approx(
+        [0, 0, 0.05, 0.05, 0.05, 0.05]
+    )
+    smooth = schedule(0.5, lambda epoch: epoch, staircase=False)
+    assert rates_of(smooth) == pytest.approx([0.0, 0.25, 0.5, 0.75])
+    history = run(compiled(), schedule(0.5, 0.5)).history
+    assert history["lr"] == pytest.approx([0.25])
+
+
+def check_the_warm_up_ends_at_the_full_rate() -> None:
+    size, said = hvd.size(), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        rates = rates_of(callbacks.LearningRateWarmupCallback(0.5, warmup_epochs=2, verbose=1), epochs=3)
+    expected = [0.5 / size * (1 + (size - 1) * batch / 4) for batch in (1, 2, 3, 4)]
+    assert rates == pytest.approx([*expected, 0.5, 0.5], rel=1e-6)
+    assert "Epoch 2: finished gradual learning rate warmup to 0.5." in said.getvalue()
+
+
+def check_steps_that_are_not_known_are_asked_for() -> None:
+    warmup = callbacks.LearningRateWarmupCallback(0.5)
+    warmup.set_params({"steps": None})
+    with pytest.raises(ValueError, match="steps_per_epoch parameter to the LearningRateWarmupCallback"):
+        warmup.on_train_begin()
+    with pytest.raises(ValueError, match="initial_lr"):
+        callbacks.LearningRateScheduleCallback(None, 1.0)
+
+
+def check_momentum_is_corrected_when_the_rate_changes() -> None:
+    """v <- m v - lr g: with lr -> f lr the velocity v counts f times, once (Goyal et al., remark 2)."""
+    for correct in (True, False):
+        velocities = []
+        for factor in (1.0, 0.5):
+            model = compiled(keras.optimizers.SGD(0.25, momentum=0.5), initial(0))
+            schedule = callbacks.LearningRateScheduleCallback(
+                0.25, lambda epoch, f=factor: f if epoch else 1.0, momentum_correction=correct
+            )
+            run(model, schedule, epochs=1, steps=1)
+            schedule.on_epoch_begin(1)
+            velocities.append(model.optimizer.momentums[0].numpy())
+        ratio = velocities[1] / velocities[0]
+        np.testing.assert_allclose(ratio, 0.5 if correct else 1.0, rtol=1e-6)
+
+
+def check_consensus_is_logged() -> None:
+    for settings in ({}, {"algorithm": "adpsgd"}):
+        history = run(compiled(**settings), callbacks.ConsensusCallback(), epochs=2).history
+        every = hvd.allgather_object(history["consensus_distance"])
+        assert all(one == every[0] for one in every)
+        assert all(0 <= part < 1 for part in history["waited"])
+        assert (max(every[0]) > 0) == (hvd.size() > 1)
+
+
+def check_elastic_callbacks() -> None:
+    elastic = hvd_keras.elastic
+    commits: list[tuple[int, int]] = []
+    model = compiled(keras.optimizers.SGD(0.1), initial(0))
+    run(model, steps=1)
+    state = elastic.KerasState(model, epoch=3, batch=0)
+    commit = state.commit
+    state.commit = lambda: (commits.append((state.epoch, state.batch)), commit())
+    chosen = (
+        elastic.UpdateEpochStateCallback(state),
+        elastic.UpdateBatchStateCallback(state),
+        elastic.CommitStateCallback(state, batches_per_commit=2),
+    )
+    run(model, *chosen, epochs=2, steps=3)
+    assert commits == [(3, 1), (4, 0), (4, 1), (5, 0)]
+    trained = model.get_weights()
+    model.set_weights(initial(1))
+    state.restore()
+    close(model.get_weights(), trained, tolerance=0.0)
+    model.set_weights(initial(hvd.rank()))
+    state.sync()
+    for weights in everybodys(model.get_weights()):
+        close(weights, initial(0), tolerance=0.0)
+
+
+def check_values_are_reduced_gathered_and_sent() -> None:
+    rank, size = hvd.rank(), hvd.size()
+    assert float(hvd_keras.allreduce(float(rank))) == (size - 1) / 2
+    assert int(hvd_keras.allreduce(2, op=hvd.Sum)) == 2 * size
+    assert hvd_keras.allgather([rank]).numpy().tolist() == list(range(size))
+    assert hvd_keras.broadcast([rank], root_rank=size - 1).numpy().tolist() == [size - 1]
+    assert hvd_keras.reducescatter(np.ones(size), op=hvd.Sum).numpy().tolist() == [size]
+    with pytest.raises(RuntimeError, match="eager"):
+        hvd_keras.broadcast_global_variables(0)

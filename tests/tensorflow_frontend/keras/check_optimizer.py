@@ -1,0 +1,309 @@
+"""Keras's own features around a distributed optimizer."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hvd_gossip.tensorflow as hvd
+import hvd_gossip.tensorflow.keras as hvd_keras
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hvd_gossip.tensorflow.keras.optimizer import DistributedKerasOptimizer
+
+from tests.tensorflow_frontend.keras.models import (
+    GOSSIP,
+    ROWS,
+    batch,
+    close,
+    data,
+    everybodys,
+    fit,
+    gradient,
+    initial,
+    make_model,
+    mean,
+    plus,
+)
+
+RATE = 0.25
+IN_TURN = {"algorithm": "dpsgd", "topology": "complete", "mixing_weights": "uniform", "mixing_order": "sequential"}
+"""D-PSGD that is allreduce-SGD, but for rounding."""
+
+
+def plain_weights(steps: int = 4, make: Any = None, **options: Any) -> Any:
+    """The weights after steps of the plain optimizer with the ranks' batches joined into one: what averaging gives."""
+    model = make_model(initial(0))
+    model.compile(optimizer=make() if make else keras.optimizers.SGD(RATE, momentum=0.9), loss="mse", **options)
+    for step in range(steps):
+        parts = [batch(rank, step, steps) for rank in range(hvd.size())]
+        model.train_on_batch(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return model.get_weights()
+
+
+def save(model: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own, of NumPy 2
+        model.save(path)
+
+
+def check_features_of_the_wrapped_optimizer_work_as_without_distribution() -> None:
+    makers = {
+        "momentum": lambda: keras.optimizers.SGD(RATE, momentum=0.9),
+        "adam": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.1, weight_decay=0.1),
+        "ema": lambda: keras.optimizers.SGD(RATE, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2),
+        "accumulation": lambda: keras.optimizers.SGD(RATE, gradient_accumulation_steps=2),
+        "schedule": lambda: keras.optimizers.SGD(keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)),
+    }
+    for name, make in makers.items():
+        model = fit(make_model(initial(0)), hvd_keras.DistributedOptimizer(make()), 4)
+        try:
+            close(model.get_weights(), plain_weights(4, make), tolerance=1e-5)
+        except AssertionError as error:
+            raise AssertionError(name) from error
+
+
+def check_steps_per_execution_and_eager_execution() -> None:
+    expected = plain_weights()
+    for options in ({"steps_per_execution": 2}, {"run_eagerly": True}):
+        for settings in ({}, IN_TURN):
+            optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE, momentum=0.9), **settings)
+            if settings:  # velocities are local to a rank: only without momentum both are one algorithm
+                optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), **settings)
+                expected = plain_weights(make=lambda: keras.optimizers.SGD(RATE))
+            else:
+                expected = plain_weights()
+            close(fit(make_model(initial(0)), optimizer, 4, **options).get_weights(), expected, tolerance=1e-5)
+
+
+def check_a_train_step_of_ones_own_and_a_loop() -> None:
+    class Own(keras.Sequential):
+        def train_step(self, pair: Any) -> Any:
+            inputs, targets = pair
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(tf.square(self(inputs) - targets))
+            gradients = tape.gradient(loss, self.trainable_variables)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            return {"loss": loss}
+
+    expected = plain_weights(make=lambda: keras.optimizers.SGD(RATE))
+    for settings in ({}, IN_TURN):
+        model = Own([keras.layers.Input((4,)), keras.layers.Dense(3)])
+        model.set_weights(initial(0))
+        optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), **settings)
+        close(fit(model, optimizer, 4).get_weights(), expected, tolerance=1e-5)
+
+
+def check_sparse_gradients_of_an_embedding() -> None:
+    rows = np.arange(4) + hvd.rank()
+    for settings in ({}, {"sparse_as_dense": True}, IN_TURN):
+        table = keras.layers.Embedding(8, 2, embeddings_initializer="ones")
+        model = keras.Sequential([keras.layers.Input((1,)), table, keras.layers.Flatten()])
+        model.compile(optimizer=hvd_keras.DistributedOptimizer(keras.optimizers.SGD(1.0), **settings), loss="mse")
+        model.train_on_batch(rows[:, None], np.zeros((4, 2)))
+        expected = np.ones((8, 2))
+        for rank in range(hvd.size()):
+            expected[np.arange(4) + rank] -= 2 * 1.0 / 8 / hvd.size()
+        close([table.get_weights()[0]], [expected])
+
+
+def check_passes_add_up_before_a_step() -> None:
+    for settings in ({}, IN_TURN):
+        for average in (False, True):
+            optimizer = hvd_keras.DistributedOptimizer(
+                keras.optimizers.SGD(RATE), backward_passes_per_step=2, average_aggregated_gradients=average, **settings
+            )
+            model = fit(make_model(initial(0)), optimizer, 3)
+            sums = [
+                plus(gradient(initial(0), *batch(rank, 0, 3)), gradient(initial(0), *batch(rank, 1, 3)))
+                for rank in range(hvd.size())
+            ]
+            close(model.get_weights(), plus(initial(0), mean(sums), -RATE / (2 if average else 1)), tolerance=1e-5)
+            assert int(optimizer.iterations) == 3
+
+
+def check_a_step_that_overflows_on_one_rank() -> None:
+    """Loss scaling skips it: on all ranks if gradients are averaged; with gossip the others make theirs."""
+    for settings in ({}, IN_TURN, {"algorithm": "adpsgd"}):
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), **settings), initial_scale=8.0
+        )
+        model = make_model(initial(0))
+        model.compile(optimizer=optimizer, loss="mse")
+        inputs, targets = batch(hvd.rank(), 0, 1)
+        bad = np.full_like(inputs, np.inf) if hvd.rank() == hvd.size() - 1 else inputs
+        for _ in range(2):
+            model.train_on_batch(bad, targets)
+        if not settings:
+            close(model.get_weights(), initial(0), tolerance=0.0)
+        scales = hvd.allgather_object(float(optimizer.dynamic_scale))
+        assert scales[-1] == 2.0
+        assert all(scale == (8.0 if settings else 2.0) for scale in scales[:-1]) or hvd.size() == 1
+        model.train_on_batch(inputs, targets)
+        with hvd.consensus(model):
+            assert np.isfinite(model.get_weights()[0]).all()
+        if settings == IN_TURN or not settings:
+            assert hvd.consensus_distance(model) < 1e-6
+
+
+def check_mixed_precision() -> None:
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        for settings in ({}, {"algorithm": "sgp"}):
+            for wrap in (False, True):
+                plain = keras.optimizers.SGD(0.1)
+                optimizer = keras.optimizers.LossScaleOptimizer(plain) if wrap else plain
+                model = fit(make_model(initial(0)), hvd_keras.DistributedOptimizer(optimizer, **settings), 12)
+                assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+                assert isinstance(model.optimizer.inner_optimizer, DistributedKerasOptimizer)
+                steps = hvd.allgather_object(int(model.optimizer.iterations))
+                assert min(steps) > 0
+                if not settings:
+                    assert len(set(steps)) == 1
+                    for weights in everybodys(model.get_weights()):
+                        close(weights, model.get_weights(), tolerance=0.0)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def check_variables_assigned_between_steps_are_noticed() -> None:
+    for algorithm in GOSSIP:
+        model = fit(make_model(), hvd_keras.DistributedOptimizer(keras.optimizers.SGD(0.0), algorithm=algorithm), 3)
+        with hvd.consensus(model):
+            pass  # what was under way is through
+        loaded = initial(50 + hvd.rank())
+        model.set_weights(loaded)
+        with hvd.consensus(model):
+            mixed = model.get_weights()
+        close(model.get_weights(), loaded, tolerance=0.0)
+        model.fit(*batch(hvd.rank(), 0, 1), batch_size=ROWS, verbose=0)
+        expected = mean([initial(50 + rank) for rank in range(hvd.size())])
+        with hvd.consensus(model):
+            close(model.get_weights(), expected, tolerance=1e-5)
+        if algorithm != "adpsgd":  # of which an exchange may have been under way
+            close(mixed, expected, tolerance=1e-5)
+
+
+def check_broadcast_overwrites_what_is_mixed() -> None:
+    for algorithm in GOSSIP:
+        model = fit(make_model(), hvd_keras.DistributedOptimizer(keras.optimizers.SGD(0.0), algorithm=algorithm), 3)
+        hvd.broadcast_variables(model.weights, root_rank=hvd.size() - 1)
+        expected = model.get_weights()
+        for weights in everybodys(expected):
+            close(weights, expected, tolerance=0.0)
+        assert hvd.consensus_distance(model) < 1e-6
+        model.fit(*data(hvd.rank(), 3), batch_size=ROWS, verbose=0)  # nothing of before comes back
+        close(model.get_weights(), expected)
+
+
+def check_xla_is_turned_off_with_a_warning() -> None:
+    model = make_model(initial(0))
+    with pytest.warns(UserWarning, match="jit_compile is off"):
+        model.compile(
+            optimizer=hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE)), loss="mse", jit_compile=True
+        )
+    assert not model.jit_compile
+    model.train_on_batch(*batch(hvd.rank(), 0, 1))
+    make_model(initial(0)).compile(optimizer="sgd", loss="mse", jit_compile=True)  # another one's is left alone
+    if hvd.size() == 1:
+        return
+    for settings in ({}, {"algorithm": "dpsgd"}):
+        optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), **settings)
+        optimizer.build([keras.Variable([1.0])])
+        compiled = tf.function(optimizer.apply, jit_compile=True)
+        with pytest.raises(NotImplementedError, match="jit_compile=False"):
+            compiled([tf.constant([1.0])])
+
+
+def check_local_layers_stay_local() -> None:
+    for settings in ({}, IN_TURN):
+        model = make_model()
+        own = model.layers[0]
+        head = keras.layers.Dense(1, kernel_initializer="ones")
+        model = keras.Sequential([keras.layers.Input((4,)), own, head])
+        optimizer = hvd_keras.PartialDistributedOptimizer(keras.optimizers.SGD(RATE), local_layers=own, **settings)
+        model.compile(optimizer=optimizer, loss="mse")
+        inputs, targets = batch(hvd.rank(), 0, 1)
+        before = own.get_weights()
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(inputs) - targets[:, :1]))
+        gradients = tape.gradient(loss, own.trainable_variables)
+        model.train_on_batch(inputs, targets[:, :1])
+        close(own.get_weights(), plus(before, [g.numpy() for g in gradients], -RATE / hvd.size()), tolerance=1e-5)
+        for weights in everybodys(head.get_weights()):
+            close(weights, head.get_weights())
+
+
+def check_a_saved_model_comes_back_distributed() -> None:
+    for settings in ({}, {"algorithm": "dpsgd", "mixing_period": 2}):
+        optimizer = hvd_keras.DistributedOptimizer(
+            keras.optimizers.SGD(RATE, momentum=0.9), compression=hvd.Compression.none, **settings
+        )
+        model = fit(make_model(initial(0)), optimizer, 2)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.keras")
+            save(model, path)
+            for load in (keras.saving.load_model, hvd_keras.load_model):
+                loaded = load(path)
+                assert isinstance(loaded.optimizer, DistributedKerasOptimizer)
+                assert loaded.optimizer._hvd_options == optimizer._hvd_options
+                close([v.numpy() for v in loaded.optimizer.variables], [v.numpy() for v in optimizer.variables])
+                close(loaded.get_weights(), model.get_weights(), tolerance=0.0)
+                loaded.fit(*data(hvd.rank(), 2), batch_size=ROWS, verbose=0)
+
+
+def check_a_plain_saved_model_is_wrapped_or_refused() -> None:
+    model = make_model(initial(0))
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss="mse", metrics=["mae"])
+    model.train_on_batch(*batch(0, 0, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.keras")
+        save(model, path)
+        loaded = hvd_keras.load_model(path, compression=hvd.Compression.fp16)
+        assert isinstance(loaded.optimizer, DistributedKerasOptimizer)
+        close([v.numpy() for v in loaded.optimizer.variables], [v.numpy() for v in model.optimizer.variables])
+        loaded.fit(*batch(hvd.rank(), 0, 1), batch_size=ROWS, verbose=0)
+        for weights in everybodys(loaded.get_weights()):
+            close(weights, loaded.get_weights(), tolerance=0.0)
+        save(make_model(), path)
+        with pytest.raises(ValueError, match="without an optimizer"):
+            hvd_keras.load_model(path)
+
+
+def check_misuse_is_refused() -> None:
+    plain = keras.optimizers.SGD(RATE)
+    for arguments, message in (
+        ({"op": hvd.Adasum}, "Adasum"),
+        ({"op": hvd.Sum, "algorithm": "dpsgd"}, "no op but Average"),
+        ({"algorithm": "nonesuch"}, "nonesuch"),
+        ({"backward_passes_per_step": 0}, "positive"),
+        ({"gradient_predivide_factor": 2.0, "op": hvd.Sum}, "predivide"),
+        ({"process_set": hvd.ProcessSet([0])}, "registered"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hvd_keras.DistributedOptimizer(plain, **arguments)
+    with pytest.raises(ValueError, match="distributed already"):
+        hvd_keras.DistributedOptimizer(hvd_keras.DistributedOptimizer(plain))
+    with pytest.raises(ValueError, match="Keras 3 is needed"):
+        hvd_keras.DistributedOptimizer("sgd")
+    legacy = type("SGD", (), {"__module__": "tf_keras.src.optimizers.sgd"})()
+    with pytest.raises(ValueError, match="TF_USE_LEGACY_KERAS"):
+        hvd_keras.DistributedOptimizer(legacy)
+    with pytest.raises(NotImplementedError, match="stateless_apply"):
+        hvd_keras.DistributedOptimizer(plain).stateless_apply([], [], [])
+
+
+def check_the_wrapper_shows_the_wrapped_optimizer() -> None:
+    plain = keras.optimizers.SGD(RATE, momentum=0.5)
+    optimizer = hvd_keras.DistributedOptimizer(plain)
+    assert optimizer.name == "DistributedSGD"
+    assert optimizer.momentum == 0.5
+    optimizer.learning_rate = 0.125
+    assert float(plain.learning_rate) == 0.125
+    assert hvd.DistributedOptimizer(keras.optimizers.SGD(), name="own").name == "own"
+    with pytest.raises(AttributeError):
+        optimizer.nonesuch  # noqa: B018
