@@ -14,6 +14,7 @@ from hvd_gossip.calls import Call
 from .api import public
 from .arrays import Array, check_type
 from .crossing import cross
+from .mixing import overwriting
 from .names import normalized
 from .submit import carry_out_all, like
 from .variables import bare, label_of
@@ -66,8 +67,11 @@ def broadcast_(
     calls = [_call(prefix, *place, root_rank, process_set) for place in enumerate(targets)]
 
     def run(arrays: list[Array]) -> list[Array]:
-        results = carry_out_all([(call, [array]) for call, array in zip(calls, arrays, strict=True)])
-        return [result.output for (result,) in results]
+        with overwriting(targets) as overwrite:
+            results = carry_out_all([(call, [array]) for call, array in zip(calls, arrays, strict=True)])
+            given = [result.output for (result,) in results]
+            overwrite(given)
+        return given
 
     outputs = cross(run, values, [like(value) for value in values], prefix)
     assigned = [target.assign(output) for target, output in zip(targets, outputs, strict=True)]

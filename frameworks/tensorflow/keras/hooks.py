@@ -2,7 +2,7 @@
 
 `keras.optimizers.LossScaleOptimizer` skips a step whose gradients are not finite, and `keras.Model.compile` decides on
 `jit_compile`. Neither can be told from within an optimizer that ranks must agree, so both methods are replaced by ones that ask
-a distributed optimizer, if there is one, and do what they did otherwise.
+a distributed optimizer, if there is one, and do what they did otherwise. Importing this module replaces them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,6 @@ JIT = (
     "hvd-gossip communicates in each training step, which XLA cannot compile: jit_compile is off for this model. Pass "
     "jit_compile=False to model.compile() to say so yourself"
 )
-
-
-def install() -> None:
-    """Replaces the methods, once."""
-    _replace(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
-    _replace(keras.optimizers.LossScaleOptimizer, "_stateful_handle_non_finite_grads", _skip)
-    _replace(keras.Model, "compile", _compile)
 
 
 def _replace(cls: type, name: str, ours: Any) -> None:
@@ -57,3 +50,8 @@ def _compile(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     if self.jit_compile and distributed_of(self.optimizer) is not None:
         self.jit_compile = False
         warnings.warn(JIT, stacklevel=3)
+
+
+_replace(keras.optimizers.LossScaleOptimizer, "check_finite", _check_finite)
+_replace(keras.optimizers.LossScaleOptimizer, "_stateful_handle_non_finite_grads", _skip)
+_replace(keras.Model, "compile", _compile)

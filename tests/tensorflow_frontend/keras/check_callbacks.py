@@ -14,10 +14,10 @@ import pytest
 
 from tests.tensorflow_frontend.keras.models import GOSSIP, ROWS, close, data, everybodys, initial, make_model
 
-callbacks = hvd_keras.callbacks
+callbacks, elastic = hvd_keras.callbacks, hvd_keras.elastic
 
 
-class Rates(keras.callbacks.Callback):
+class Rates(keras.callbacks.Callback):  # type: ignore[misc]
     """Notes the learning rate, and the momentum's velocity, of each batch."""
 
     def __init__(self) -> None:
@@ -114,9 +114,8 @@ def check_momentum_is_corrected_when_the_rate_changes() -> None:
         velocities = []
         for factor in (1.0, 0.5):
             model = compiled(keras.optimizers.SGD(0.25, momentum=0.5), initial(0))
-            schedule = callbacks.LearningRateScheduleCallback(
-                0.25, lambda epoch, f=factor: f if epoch else 1.0, momentum_correction=correct
-            )
+            multipliers = {0: 1.0, 1: factor}
+            schedule = callbacks.LearningRateScheduleCallback(0.25, multipliers.get, momentum_correction=correct)
             run(model, schedule, epochs=1, steps=1)
             schedule.on_epoch_begin(1)
             velocities.append(model.optimizer.momentums[0].numpy())
@@ -134,13 +133,16 @@ def check_consensus_is_logged() -> None:
 
 
 def check_elastic_callbacks() -> None:
-    elastic = hvd_keras.elastic
     commits: list[tuple[int, int]] = []
+
+    class Noted(elastic.KerasState):
+        def commit(self) -> None:
+            commits.append((self.epoch, self.batch))
+            super().commit()
+
     model = compiled(keras.optimizers.SGD(0.1), initial(0))
     run(model, steps=1)
-    state = elastic.KerasState(model, epoch=3, batch=0)
-    commit = state.commit
-    state.commit = lambda: (commits.append((state.epoch, state.batch)), commit())
+    state = Noted(model, epoch=3, batch=0)
     chosen = (
         elastic.UpdateEpochStateCallback(state),
         elastic.UpdateBatchStateCallback(state),

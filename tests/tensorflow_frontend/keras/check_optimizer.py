@@ -81,7 +81,7 @@ def check_steps_per_execution_and_eager_execution() -> None:
 
 
 def check_a_train_step_of_ones_own_and_a_loop() -> None:
-    class Own(keras.Sequential):
+    class Own(keras.Sequential):  # type: ignore[misc]
         def train_step(self, pair: Any) -> Any:
             inputs, targets = pair
             with tf.GradientTape() as tape:
