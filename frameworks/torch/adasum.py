@@ -11,11 +11,12 @@ import torch
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Adasum
 from hvd_gossip.collectives.objections import POWER_OF_TWO, is_power_of_two
+from hvd_gossip.handles import wait_for_all
 from hvd_gossip.runtime import Runtime
 
 from .arrays import memory_of
 from .gradients import laid_out_like
-from .handles import Handle, wait_for_all
+from .handles import Handle
 from .options import Options, ParamGroups
 from .passes import CountingPasses
 from .strategy import Closure, Update

@@ -12,10 +12,11 @@ from typing import Any, cast
 import torch
 
 from hvd_gossip import runtime
-from hvd_gossip.collectives import Average, Sum
+from hvd_gossip.calls import Call, averaging, backward_of, check_linear
+from hvd_gossip.collectives import Sum
+from hvd_gossip.handles import wait_for_all
 
-from .handles import wait_for_all
-from .submit import Call, Received, into_copies, into_new
+from .submit import Received, into_copies, into_new
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -30,9 +31,7 @@ class Allreduce(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        _check_linear(ctx.call)
-        fields = {key: ctx.call.fields[key] for key in ("op", "prescale", "postscale")}
-        return None, *allreduce(ctx.call.backward("allreduce", **fields), gradients)
+        return None, *allreduce(backward_of(ctx.call), gradients)
 
 
 class Allgather(torch.autograd.Function):
@@ -47,7 +46,7 @@ class Allgather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        averages = allreduce(_averaging(ctx.call), gradients)
+        averages = allreduce(averaging(ctx.call), gradients)
         parts = zip(averages, ctx.parts, strict=True)
         return None, *(average.narrow(0, start, length) for average, (start, length) in parts)
 
@@ -62,7 +61,7 @@ class Broadcast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-        (average,) = allreduce(_averaging(ctx.call), [gradient])
+        (average,) = allreduce(averaging(ctx.call), [gradient])
         is_root = runtime.current().world.rank == ctx.call.fields["root_rank"]
         return None, average if is_root else torch.zeros_like(average)
 
@@ -98,7 +97,7 @@ class Reducescatter(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        _check_linear(ctx.call)
+        check_linear(ctx.call)
         return None, *allgather(ctx.call.backward("allgather"), [gradient * ctx.factor for gradient in gradients])
 
 
@@ -131,16 +130,7 @@ def _apply(function: type[torch.autograd.Function], call: Call, tensors: Sequenc
     return cast(Tensors, function.apply(call, *tensors)) if tensors else ()
 
 
-def _averaging(call: Call) -> Call:
-    return call.backward("allreduce", op=Average, prescale=1.0, postscale=1.0)
-
-
 def _own_part(result: Received) -> tuple[int, int]:
     """Where this rank's rows begin in the output, and how many they are."""
     position = result.ranks.index(runtime.current().world.rank)
     return sum(result.sizes[:position]), result.sizes[position]
-
-
-def _check_linear(call: Call) -> None:
-    if call.fields["op"] not in (Average, Sum):
-        raise NotImplementedError(f"{call.kind} {call.name!r}: only op=Average and op=Sum have a gradient")

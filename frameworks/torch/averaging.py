@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ import torch
 from hvd_gossip.basics import operation_name
 from hvd_gossip.collectives import Average
 from hvd_gossip.collectives.packing import PACK_BYTES
+from hvd_gossip.gradient_options import split_evenly
+from hvd_gossip.handles import wait_for_all
 from hvd_gossip.runtime import Runtime
 
 from .gradients import is_dense_on_its_way, no_gradient, start_reduction, start_together
-from .handles import Handle, wait_for_all
+from .handles import Handle
 from .options import Options, ParamGroups
 from .passes import CountingPasses
 from .strategy import Closure, Update
@@ -167,7 +168,7 @@ def _partners(
     if groups is None:
         together = _small_ones(parameters.values())
     elif isinstance(groups, int):
-        together = _split(list(parameters.values()), groups)
+        together = split_evenly(list(parameters.values()), groups)
     else:
         together = [[parameters[name] for name in group if name in parameters] for group in groups]
     return {parameter: members for members in together for parameter in members}
@@ -183,13 +184,6 @@ def _small_ones(parameters: Iterable[torch.Tensor]) -> list[list[torch.Tensor]]:
                 own.append([])
             own[-1].append(parameter)
     return [run for own in runs.values() for run in own]
-
-
-def _split(items: list[torch.Tensor], count: int) -> list[list[torch.Tensor]]:
-    """`count` runs of items whose lengths differ by at most one."""
-    size, longer = divmod(len(items), count)
-    ends = [i * size + min(i, longer) for i in range(count + 1)]
-    return [items[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _warn_changed(names: Sequence[str]) -> None:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 
 from hvd_gossip.basics import operation_name, rank
+from hvd_gossip.handles import wait_for_all
 from hvd_gossip.objects import allgather_object as allgather_object
 from hvd_gossip.objects import broadcast_object as broadcast_object
 
 from .arrays import is_dense
 from .gather_ops import broadcast_async_
-from .handles import wait_for_all
 from .mixing import mixing_strategies
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.calls import make_call
 
 from . import autograd
 from .handles import Handle, together
-from .submit import in_place, into_copies, make_call, new_outputs
+from .submit import in_place, into_copies, new_outputs
 
 
 def allgather_async(

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from hvd_gossip.basics import operation_name
+from hvd_gossip.calls import Call
+from hvd_gossip.gradient_options import reduction_fields
 
 from .arrays import is_dense, memory_of
 from .handles import Handle, Pending
 from .options import Options
 from .sparse import reduce_sparse
-from .submit import Call, reduce_group, reduce_into
+from .submit import reduce_group, reduce_into
 
 
 def start_reduction(name: str, parameter: torch.Tensor, options: Options, fields: Mapping[str, Any]) -> Handle[None]:
@@ -122,8 +124,7 @@ class DenseGradient:
 
 def reduction(options: Options) -> dict[str, Any]:
     """How gradients are reduced, as fields of requests."""
-    factor = options.gradient_predivide_factor
-    return {"op": options.op, "prescale": 1.0 / factor, "postscale": factor}
+    return reduction_fields(options.op, options.gradient_predivide_factor)
 
 
 def _put_sparse(gradient: torch.Tensor, total: torch.Tensor) -> None:

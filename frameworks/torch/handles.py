@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
+from hvd_gossip.handles import wait_for_all
 
 R = TypeVar("R")
 
@@ -65,26 +65,6 @@ class _Several(Generic[R]):
 
     def wait(self) -> list[R]:
         return wait_for_all(self._parts)
-
-
-def wait_for_all(handles: Iterable[Handle[R]]) -> list[R]:
-    """The outputs of operations.
-
-    Raises:
-        HorovodInternalError: the first error, when no operation is under way any more and their tensors are free. After a
-            time-out at once: the others wait for the same rank.
-    """
-    outputs, failure = [], None
-    for handle in handles:
-        try:
-            outputs.append(handle.wait())
-        except WaitTimeoutError:
-            raise
-        except HorovodInternalError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return outputs
 
 
 def together(handles: Sequence[Handle[R]]) -> Handle[list[R]]:

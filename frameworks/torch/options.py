@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 
 from hvd_gossip.basics import ProcessSet, global_process_set
-from hvd_gossip.collectives import Adasum, Average, ReduceOp
+from hvd_gossip.collectives import Average
+from hvd_gossip.gradient_options import check_passes, check_reduction, choose_groups
 
 from .compression import Compression, Compressor
 
@@ -42,14 +42,8 @@ class Options:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        passes = self.backward_passes_per_step
-        if passes < 1 or passes != int(passes):
-            raise ValueError(f"backward_passes_per_step must be a positive integer, not {passes!r}")
-        ReduceOp(self.op)
-        if self.gradient_predivide_factor != 1.0 and self.op != Average:
-            raise ValueError("gradient_predivide_factor not supported with op != Average")
-        if self.op == Adasum and self.process_set is not global_process_set:
-            raise NotImplementedError("Adasum does not support non-global process sets yet.")
+        check_passes(self.backward_passes_per_step)
+        check_reduction(self.op, self.gradient_predivide_factor, self.process_set)
 
     def with_passes(self, passes: int) -> Options:
         """The same with another `backward_passes_per_step`."""
@@ -100,15 +94,9 @@ def name_groups(
     Raises:
         ValueError: neither a non-negative integer nor lists of tensors, or a parameter is in two groups.
     """
-    if num_groups:
-        warnings.warn(
-            "Parameter `num_groups` has been replaced by `groups` and will be removed in v0.23.0.",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-        groups = num_groups if groups is None else groups
-    if groups is None or (isinstance(groups, int) and groups >= 0):
-        return groups or None
+    groups = choose_groups(groups, num_groups, 3)
+    if groups is None or (isinstance(groups, int) and groups > 0):
+        return groups
     if not isinstance(groups, (list, tuple)) or not all(isinstance(group, (list, tuple)) for group in groups):
         raise ValueError("groups should be a non-negative integer or a list of list of torch.Tensor.")
     members = [parameter for group in groups for parameter in group]

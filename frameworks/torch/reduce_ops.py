@@ -13,18 +13,17 @@ failed.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 import torch
 
 from hvd_gossip.basics import ProcessSet, global_process_set
-from hvd_gossip.collectives import Average, ReduceOp, Sum
+from hvd_gossip.calls import Call, make_call, reduce_op
 
 from . import autograd
 from .compression import Compression, Compressor
 from .handles import Handle, together
-from .submit import Call, in_place, into_copies, make_call
+from .submit import in_place, into_copies
 
 
 def allreduce_async(
@@ -172,7 +171,7 @@ def _call(
     process_set: ProcessSet,
     grouped: bool = False,
 ) -> Call:
-    fields = {"op": _op(op, average), "prescale": prescale, "postscale": postscale}
+    fields = {"op": reduce_op(op, average, 3), "prescale": prescale, "postscale": postscale}
     return make_call("allreduce", name, process_set, grouped=grouped, **fields)
 
 
@@ -180,16 +179,3 @@ def _compressed(call: Call, tensors: Sequence[torch.Tensor], compression: type[C
     pairs = [compression.compress(tensor) for tensor in tensors]
     reduced = autograd.allreduce(call, [tensor for tensor, _ in pairs])
     return [compression.decompress(tensor, ctx) for tensor, (_, ctx) in zip(reduced, pairs, strict=True)]
-
-
-def _op(op: int | None, average: bool | None) -> ReduceOp:
-    if op is not None and average is not None:
-        raise ValueError("The op parameter supersedes average. Please provide only one of them.")
-    if average is not None:
-        warnings.warn(
-            "Parameter `average` has been replaced with `op` and will be removed in v0.21.0",
-            DeprecationWarning,
-            stacklevel=4,
-        )
-        return Average if average else Sum
-    return Average if op is None else ReduceOp(op)

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.calls import Call, make_call
 from hvd_gossip.collectives import Average, ReduceOp
 
 from . import autograd
 from .compression import Compression, Compressor
 from .handles import Handle, together
-from .submit import Call, into_new, make_call, new_outputs
+from .submit import into_new, new_outputs
 
 
 def alltoall_async(

@@ -7,11 +7,12 @@ import math
 import torch
 
 from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.calls import Call, make_call
 from hvd_gossip.collectives import Average, ReduceOp, Sum
 
 from .arrays import check_tensor
 from .handles import CallableHandle
-from .submit import Call, Received, into_new, make_call
+from .submit import Received, into_new
 
 
 def sparse_allreduce_async(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from hvd_gossip import runtime
-from hvd_gossip.basics import ProcessSet, operation_name, process_set_id
+from hvd_gossip.calls import Call
 from hvd_gossip.collectives import Request
 from hvd_gossip.collectives.packing import Pair, reduce_together
 
@@ -27,49 +26,6 @@ class Received(NamedTuple):
     output: torch.Tensor
     sizes: tuple[int, ...]
     ranks: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Call:
-    """What all tensors of one call of an operation have in common.
-
-    Attributes:
-        kind: as in Request.
-        name: the operation's full name.
-        fields: further fields of the requests.
-        grouped: the tensors are negotiated as a whole, under names with "_1of3"... appended (Horovod's).
-    """
-
-    kind: str
-    name: str
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    grouped: bool = False
-
-    def backward(self, kind: str, **fields: Any) -> Call:
-        """The call in the backward pass: under the same name with ".grad", over the same process set."""
-        return Call(kind, f"{self.name}.grad", {"process_set": self.fields["process_set"], **fields}, self.grouped)
-
-    def each(self, count: int) -> Iterator[dict[str, Any]]:
-        """The fields of the requests of `count` tensors."""
-        for number in range(1, count + 1):
-            if self.grouped:
-                name = f"{self.name}_{number}of{count}"
-                yield {"kind": self.kind, "name": name, "group": self.name, "group_size": count, **self.fields}
-            else:
-                yield {"kind": self.kind, "name": self.name, **self.fields}
-
-
-def make_call(kind: str, name: str | None, process_set: ProcessSet, *, grouped: bool = False, **fields: Any) -> Call:
-    """The call of an operation by a user.
-
-    The number of an unnamed operation is taken before anything is checked: a rank that fails stays in step with the others.
-
-    Raises:
-        NotInitializedError: before `init()`. ValueError: this rank is not in the process set, or it is not registered.
-    """
-    number = process_set_id(process_set)
-    full_name = operation_name(f"grouped_{kind}" if grouped else kind, name, number)
-    return Call(kind, full_name, {"process_set": number, **fields}, grouped)
 
 
 def into_copies(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hvd_gossip.torch.handles import CallableHandle, Handle, poll, synchronize, together, wait_for_all
+from hvd_gossip.torch.handles import CallableHandle, Handle, poll, synchronize, together
 
-from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
+from hvd_gossip.errors import HorovodInternalError
 
 
 class Operation:
@@ -84,20 +84,3 @@ def test_an_empty_group_is_done() -> None:
 def test_some_handles_can_be_called() -> None:
     handle = CallableHandle(Operation(), str)
     assert handle() == synchronize(handle) == "20"
-
-
-def test_a_failure_is_raised_when_nothing_is_under_way_any_more() -> None:
-    operations = [Operation() for _ in range(4)]
-    operations[1].error = HorovodInternalError("shapes differ")
-    operations[2].error = HorovodInternalError("the second one")
-    with pytest.raises(HorovodInternalError, match="shapes differ"):
-        wait_for_all([Handle(operation, str) for operation in operations])
-    assert [operation.waits for operation in operations] == [1, 1, 1, 1]
-
-
-def test_a_time_out_is_raised_at_once() -> None:
-    operations = [Operation() for _ in range(3)]
-    operations[1].error = WaitTimeoutError("rank 2 is late")
-    with pytest.raises(WaitTimeoutError, match="rank 2 is late"):
-        wait_for_all([Handle(operation, str) for operation in operations])
-    assert operations[2].waits == 0
