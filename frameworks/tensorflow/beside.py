@@ -29,11 +29,11 @@ def cross_beside(
 
     inputs = [tf.convert_to_tensor(tensor) for tensor in tensors] or [tf.constant(NOTHING)]
 
-    @tf.function(autograph=False)
     def call(*given: Any) -> Any:
         return tf.numpy_function(lambda *arrays: run(arrays), given if tensors else (), list(types), name=name)
 
-    function = call.get_concrete_function(*(tf.TensorSpec(one.shape, one.dtype) for one in inputs))
+    signature = [tf.TensorSpec(one.shape, one.dtype) for one in inputs]
+    function = tf.function(call, autograph=False).get_concrete_function(*signature)
     results = {"output_types": list(types), "output_shapes": [None] * len(types)}
     mapped = tf.raw_ops.MapDataset(
         input_dataset=tf.raw_ops.TensorDataset(components=inputs, output_shapes=[one.shape for one in inputs]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -54,8 +54,8 @@ class LocalVariables:
         return scaled(gradient, 1.0 / (members or 1)) if self._scale else gradient
 
 
-def variables_of(layers: Iterable[Any] | Any | None) -> list[Any]:
-    """The trainable variables of a Keras layer, or of several.
+def variables_of(layers: Any) -> list[Any]:
+    """The trainable variables of a Keras layer, or of several; none of None.
 
     Raises:
         ValueError: something else than layers.

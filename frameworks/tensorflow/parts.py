@@ -65,7 +65,7 @@ class SparsePart:
         return sparse.gathering(self._call), [sparse.pack(*arrays)]
 
     def arrays_of(self, outcomes: Sequence[Outcome], arrays: Sequence[Array]) -> list[Array]:
-        return sparse.unpack(outcomes[0], *arrays, self._call)
+        return sparse.unpack(outcomes[0], arrays[0], arrays[1], self._call)
 
     def reduced(self, tensors: Sequence[Any]) -> list[Any]:
         indices, values = tensors

@@ -68,7 +68,11 @@ def allreduce(
     Raises:
         NotImplementedError: a tf.IndexedSlices with another op than Average and Sum.
     """
-    options = {"op": reduce_op(op, average, 3), "prescale": prescale_factor, "postscale": postscale_factor}
+    options: dict[str, Any] = {
+        "op": reduce_op(op, average, 3),
+        "prescale": prescale_factor,
+        "postscale": postscale_factor,
+    }
     if is_sparse(tensor):
         call = call_of("allreduce", [tensor.values], name, process_set, ignore_name_scope=ignore_name_scope, **options)
         with tf.device(device_sparse):
@@ -103,7 +107,11 @@ def grouped_allreduce(
     Returns:
         A tensor of the same type and shape for each.
     """
-    options = {"op": reduce_op(op, average, 3), "prescale": prescale_factor, "postscale": postscale_factor}
+    options: dict[str, Any] = {
+        "op": reduce_op(op, average, 3),
+        "prescale": prescale_factor,
+        "postscale": postscale_factor,
+    }
     dense = [tf.convert_to_tensor(tensor) for tensor in tensors]
     call = call_of("allreduce", dense, name, process_set, grouped=True, ignore_name_scope=ignore_name_scope, **options)
     return _compressed(differentiable.allreduce, call, dense, compression, device_dense)
@@ -135,7 +143,7 @@ def reducescatter(
     Returns:
         A tensor of the same type, with the rows divided among the ranks; the first (rows mod ranks) get one more.
     """
-    options = {"op": ReduceOp(op), "prescale": prescale_factor, "postscale": postscale_factor}
+    options: dict[str, Any] = {"op": ReduceOp(op), "prescale": prescale_factor, "postscale": postscale_factor}
     tensor = tf.convert_to_tensor(tensor)
     call = call_of("reducescatter", [tensor], name, process_set, ignore_name_scope=ignore_name_scope, **options)
     return _compressed(differentiable.reducescatter, call, [tensor], compression, device_dense)[0]
@@ -160,7 +168,7 @@ def grouped_reducescatter(
 
     The other arguments are those of `reducescatter`.
     """
-    options = {"op": ReduceOp(op), "prescale": prescale_factor, "postscale": postscale_factor}
+    options: dict[str, Any] = {"op": ReduceOp(op), "prescale": prescale_factor, "postscale": postscale_factor}
     dense = [tf.convert_to_tensor(tensor) for tensor in tensors]
     call = call_of(
         "reducescatter", dense, name, process_set, grouped=True, ignore_name_scope=ignore_name_scope, **options

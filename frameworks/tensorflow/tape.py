@@ -114,7 +114,7 @@ def DistributedGradientTape(
         _meter,
     )
     mixing = mixes(averaging)
-    cls = distributed_class(type(gradtape))
+    cls = distributed_class(type(gradtape))  # type: ignore[arg-type]  # mypy takes the instances' __hash__
     tape = cls.__new__(cls)
     tape.__dict__ = vars(gradtape)  # one state: what one of the two records, the other has recorded
     tape._hvd_averaging = averaging

@@ -9,25 +9,7 @@ import tensorflow as tf
 from hvd_gossip.tensorflow import names
 from hvd_gossip.tensorflow.crossing import cross, take_failure
 
-from hvd_gossip import runtime
-from tests.tensorflow_frontend.tensors import everybodys, in_session, ours, same
-
-
-def submitted(function: object, *arguments: object) -> list[str]:
-    """The names of the operations that a call submits."""
-    now = runtime.current()
-    plain, seen = now.submit, []
-
-    def note(request: object) -> object:
-        seen.append(request.name)
-        return plain(request)
-
-    now.submit = note
-    try:
-        function(*arguments)
-    finally:
-        del now.submit
-    return seen
+from tests.tensorflow_frontend.tensors import everybodys, in_session, ours, same, submitted
 
 
 def check_names_in_a_function_are_those_of_its_tensors_and_stay() -> None:

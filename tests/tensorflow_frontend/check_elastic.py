@@ -15,7 +15,7 @@ from tests.tensorflow_frontend.tensors import ours, same
 
 def check_variables_are_saved_restored_and_synchronized() -> None:
     variables = [tf.Variable(ours(3)), keras.Variable(ours(30_000))]
-    state = hvd.elastic.TensorFlowState(variables, batch=hvd.rank())
+    state: Any = hvd.elastic.TensorFlowState(variables, batch=hvd.rank())
     variables[0].assign(tf.zeros(3))
     variables[1].assign(tf.zeros(30_000))
     state.batch = 100
@@ -37,7 +37,7 @@ def check_variables_of_a_session() -> None:
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         variable = tf.compat.v1.Variable(ours(3).numpy() if tf.executing_eagerly() else np.full(3, hvd.rank()))
         session.run(tf.compat.v1.global_variables_initializer())
-        state = hvd.elastic.TensorFlowState(session=session, epoch=hvd.rank())
+        state: Any = hvd.elastic.TensorFlowState(session=session, epoch=hvd.rank())
         assert state.variables == [variable]
         session.run(variable.assign(np.full(3, 77)))
         state.restore()

@@ -30,7 +30,8 @@ def train_in_session(loss_of: Callable[[Any], Any], make: Callable[[], Any], ste
         session.run(v1.global_variables_initializer())
         for _ in range(steps):
             session.run(train)
-        return session.run([variable, count])
+        weight, steps = session.run([variable, count])
+        return weight, int(steps)
 
 
 def train_eagerly(loss_of: Callable[[Any], Any], make: Callable[[], Any], steps: int = STEPS) -> tuple[Array, int]:

@@ -36,6 +36,10 @@ def until_together(step: Callable[[], Any], value: Callable[[], float]) -> None:
     raise AssertionError(f"still apart: {values}")
 
 
+def _together(run: Callable[[], Any], variable: Any) -> None:
+    until_together(lambda: variable.assign_sub(run()[0]), lambda: float(variable[0]))
+
+
 def check_what_a_tape_mixes_comes_together() -> None:
     for function in (False, True):
         variable = start()
@@ -46,7 +50,7 @@ def check_what_a_tape_mixes_comes_together() -> None:
             return hvd.DistributedGradientTape(tape).gradient(loss, [variable])
 
         run = tf.function(step) if function else step
-        until_together(lambda r=run, v=variable: v.assign_sub(r()[0]), lambda v=variable: float(v[0]))
+        _together(run, variable)
         same(variable, np.full(20_000, float(variable[0])), 1e-5)
 
 

@@ -9,6 +9,8 @@ import hvd_gossip.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
+from hvd_gossip import runtime
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Function = Callable[..., Any]
 FLOATS = (tf.float32, tf.float64, tf.float16, tf.bfloat16)
@@ -58,6 +60,23 @@ def in_session(function: Function, *inputs: Any) -> list[Array]:
 
 
 MODES: Sequence[Callable[..., list[Array]]] = (eagerly, traced, in_session)
+
+
+def submitted(function: Function, *arguments: Any) -> list[str]:
+    """The names of the operations that a call submits."""
+    now: Any = runtime.current()
+    plain, seen = now.submit, []
+
+    def note(request: Any) -> Any:
+        seen.append(request.name)
+        return plain(request)
+
+    now.submit = note
+    try:
+        function(*arguments)
+    finally:
+        del now.submit
+    return seen
 
 
 def _flat(results: Any) -> list[Any]:

@@ -200,6 +200,21 @@ def check_broadcast_overwrites_what_is_mixed() -> None:
         close(model.get_weights(), expected)
 
 
+def check_what_was_exchanged_last_is_kept_by_join_and_by_a_broadcast_of_other_variables() -> None:
+    """The sum over all workers stands still: nothing that is under way, or waits to be applied, is lost."""
+    for algorithm in GOSSIP:
+        model = fit(make_model(), hvd_keras.DistributedOptimizer(keras.optimizers.SGD(0.0), algorithm=algorithm), 3)
+        expected = mean([initial(rank) for rank in range(hvd.size())])
+        hvd.join()
+        model.fit(*data(hvd.rank(), 2), batch_size=ROWS, verbose=0)
+        with hvd.consensus(model):
+            close(model.get_weights(), expected)
+        hvd.broadcast_variables(model.weights[1:], root_rank=0)
+        model.fit(*data(hvd.rank(), 2), batch_size=ROWS, verbose=0)
+        with hvd.consensus(model):
+            close(model.get_weights()[:1], expected[:1])
+
+
 def check_xla_is_turned_off_with_a_warning() -> None:
     model = make_model(initial(0))
     with pytest.warns(UserWarning, match="jit_compile is off"):
