@@ -76,6 +76,7 @@ from hvd_gossip.tensorflow.mpi_ops import size_op as size_op
 from hvd_gossip.tensorflow.mpi_ops import start_timeline as start_timeline
 from hvd_gossip.tensorflow.mpi_ops import stop_timeline as stop_timeline
 from hvd_gossip.tensorflow.optimizer import DistributedOptimizer as DistributedOptimizer
+from hvd_gossip.tensorflow.sharing import work_shared as work_shared
 from hvd_gossip.tensorflow.sync_batch_norm import SyncBatchNormalization as SyncBatchNormalization
 from hvd_gossip.tensorflow.tape import DistributedGradientTape as DistributedGradientTape
 from hvd_gossip.tensorflow.tape import PartialDistributedGradientTape as PartialDistributedGradientTape

@@ -6,6 +6,7 @@ What `rank()` and its like return is fixed when a graph is made; the operations 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hvd_gossip.basics import ProcessSet, global_process_set, operation_name, pr
 from hvd_gossip.collectives import Request
 
 from .crossing import cross, cross_for_effect
+from .mixing import mixing_strategies
 
 
 def size_op(process_set_id: int = 0, name: str | None = None) -> Any:
@@ -81,7 +83,14 @@ def join() -> Any:
     Raises:
         HorovodInternalError: a rank failed or has shut down.
     """
-    return _number(basics.join, "HorovodJoin")
+    return _number(_join, "HorovodJoin")
+
+
+def _join() -> int:
+    with ExitStack() as stack:
+        for strategy in mixing_strategies():
+            stack.enter_context(strategy.joining())
+        return basics.join()
 
 
 def _number(ask: Callable[[], int], name: str) -> Any:

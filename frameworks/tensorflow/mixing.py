@@ -51,6 +51,9 @@ class ParameterMixing:
         self._state: dict[str, Any] = {}
         self._runtime: Runtime | None = None
         self._inside = ""
+        self._reachable = (
+            tf.compat.v1.executing_eagerly_outside_functions()
+        )  # else only a session reads and writes them
         for variable in self.variables:
             if not tf.as_dtype(variable.dtype).is_floating:
                 raise ValueError(f"variable {label_of(variable)} of type {variable.dtype} cannot be averaged")
@@ -115,7 +118,7 @@ class ParameterMixing:
     @contextmanager
     def overwriting(self) -> Iterator[None]:
         """Inside, nothing is exchanged: `overwrite` may be called on all workers at once. Collective."""
-        with self._busy("a broadcast"), self._worker.paused():
+        with self._busy("a broadcast"), self._settling(), self._worker.paused():
             yield
 
     def overwrite(self, values: Mapping[int, Array]) -> None:
@@ -127,7 +130,7 @@ class ParameterMixing:
     @contextmanager
     def joining(self) -> Iterator[None]:
         """Inside, this rank may join the others: nothing else happens to the variables meanwhile."""
-        with self._busy("join()"):
+        with self._busy("join()"), self._settling():
             yield
 
     def release(self, values: dict[int, Array]) -> None:
@@ -188,7 +191,13 @@ class ParameterMixing:
         _strategies.add(self)
 
     def _adopt_all(self) -> list[Array]:
-        """Takes over the variables' present values, and returns them."""
+        """Takes over the variables' present values, and returns them.
+
+        Raises:
+            RuntimeError: only a session could read them.
+        """
+        if not self._reachable:
+            raise RuntimeError("the variables belong to a graph of tf.compat.v1, whose values are its session's")
         values = [as_array(tensor).copy() for tensor in self.read()]
         self._mirror.adopt(values)
         return values
@@ -196,6 +205,16 @@ class ParameterMixing:
     def _assign(self, values: Sequence[Array]) -> None:
         for variable, value in zip(self.variables, values, strict=True):
             bare(variable).assign(value)
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """What is folded into the buffers inside, outside of a step, the variables get as well."""
+        if not self._reachable:
+            yield
+            return
+        self._adopt_all()
+        yield
+        self._assign(self._mirror.values())
 
     @contextmanager
     def _busy(self, inside: str) -> Iterator[None]:

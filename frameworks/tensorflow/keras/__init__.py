@@ -62,3 +62,4 @@ from hvd_gossip.tensorflow.mpi_ops import shutdown as shutdown
 from hvd_gossip.tensorflow.mpi_ops import size as size
 from hvd_gossip.tensorflow.mpi_ops import start_timeline as start_timeline
 from hvd_gossip.tensorflow.mpi_ops import stop_timeline as stop_timeline
+from hvd_gossip.tensorflow.sharing import work_shared as work_shared

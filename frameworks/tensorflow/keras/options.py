@@ -17,9 +17,7 @@ from hvd_gossip.process_sets import UNKNOWN, registered
 
 from ..averaging import Groups, check_groups
 from ..compression import Compression, Compressor
-
-IDLE = ("compression", "gradient_predivide_factor", "groups", "sparse_as_dense")
-"""Options that tune the averaging of gradients."""
+from ..gossip import TUNING
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Options:
             raise ValueError(UNKNOWN)
         if algorithm.averages != "gradients":
             default = Options()
-            idle = [name for name in IDLE if getattr(self, name) != getattr(default, name)]
+            idle = [name for name in TUNING if getattr(self, name) != getattr(default, name)]
             check_mixing(algorithm.name, self.op, idle)
         return algorithm
 

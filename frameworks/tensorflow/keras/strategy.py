@@ -7,14 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvd_gossip import runtime
 from hvd_gossip.collectives import Min
-from hvd_gossip.runtime import Runtime
-from hvd_gossip.stepper import Stepper
 
 from .. import reduce_ops
 from ..averaging import GradientAveraging
 from ..local import LocalVariables
+from ..meter import Meter
 from ..mixing import ParameterMixing
 from .options import Options
 
@@ -37,7 +35,7 @@ class Averaging:
             options.gradient_predivide_factor,
             options.groups,
             options.process_set,
-            _Meter(),
+            Meter(),
         )
 
     def reduce(self, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
@@ -87,17 +85,3 @@ def make_strategy(name: str, options: Options, local: LocalVariables, variables:
     if options.algorithm().averages == "gradients" or not options.process_set.included():
         return Averaging(name, options, local)
     return Mixing(name, options, local, variables)
-
-
-class _Meter:
-    """Records steps whose gradients the collectives average."""
-
-    def __init__(self) -> None:
-        self._runtime: Runtime | None = None
-        self._stepper: Stepper
-
-    def __call__(self, reduce: Callable[[], Any]) -> Any:
-        now = runtime.current()
-        if self._runtime is not now:
-            self._runtime, self._stepper = now, now.stepper()
-        return self._stepper.step(reduce)
