@@ -2,5 +2,6 @@
 
 A case is a function named after what the documentation says; it takes a `Framework`. `cases_*.py` hold those that every
 framework runs, `torch_cases_*.py` those of PyTorch alone; `lists.py` puts them in order, `rank_main.py` runs a list in real
-ranks, and `test_torch.py` gives each case its own outcome. Another framework is one adapter and one line in `lists.py`.
+ranks, and `test_torch.py` and `test_tensorflow.py` give each case its own outcome. Another framework is one adapter and one
+line in `lists.py`.
 """

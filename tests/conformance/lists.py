@@ -35,6 +35,7 @@ OWN = {
         "torch_cases_sync_batch_norm",
         "torch_cases_elastic",
     ),
+    "tensorflow": (),
 }
 """The files of each framework's own cases; they import that framework."""
 

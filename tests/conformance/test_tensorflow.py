@@ -1,0 +1,50 @@
+"""What Horovod documents, over TensorFlow in real ranks: as hvd_gossip.tensorflow, and as horovod.tensorflow under the
+launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.lists import cases_of
+from tests.ranks import assert_passed
+from tests.tensorflow_frontend.ranks import needs_tensorflow
+
+MAIN = Path(__file__).with_name("rank_main.py")
+CASES = cases_of("tensorflow")
+SECONDS = 170.0
+"""For all cases of one launch."""
+
+GOSSIP = ("adpsgd", "dpsgd", "sgp")
+"""Algorithms under which everything but the averaging of gradients is as documented."""
+PAIRS = [
+    pytest.param(n, case.name, marks=[] if n in (1, 3) else [pytest.mark.slow], id=f"{n}-{case.name}")
+    for n in (1, 2, 3, 4, 5)
+    for case in CASES
+    if case.runs_with(n)
+]
+"""Numbers of ranks and the cases that are about them; two ranks run under the launcher by default."""
+
+
+@needs_tensorflow
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize(("n", "case"), PAIRS)
+def test_hvd_gossip(n: int, case: str) -> None:
+    assert_passed(MAIN, case, n, SECONDS, "tensorflow", "hvd_gossip.tensorflow")
+
+
+@needs_tensorflow
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(2)])
+def test_horovod(case: str) -> None:
+    assert_passed(MAIN, case, 2, SECONDS, "tensorflow", "horovod.tensorflow", launcher="hvd-gossip-run")
+
+
+@needs_tensorflow
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.parametrize("algorithm", GOSSIP)
+@pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(3, GOSSIP[0])])
+def test_gossip(case: str, algorithm: str) -> None:
+    assert_passed(MAIN, case, 3, SECONDS, "tensorflow", "hvd_gossip.tensorflow", algorithm)
