@@ -26,10 +26,10 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
-test: $(INSTALLED)-torch
+test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest
 
-test-slow: $(INSTALLED)-torch
+test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow
 
 bench: $(INSTALLED)-torch
