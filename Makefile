@@ -16,7 +16,7 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo [FRAMEWORK=torch]  train with a straggler: allreduce beside gossip"
+	@echo "make demo [FRAMEWORK=torch|tensorflow]  train with a straggler: allreduce beside gossip"
 	@echo "make test, make test-slow    the tests; those that take long"
 	@echo "make bench                   the benchmarks, into benchmarks/results/"
 	@echo "make lint, make format       ruff and mypy; let ruff correct what it can"

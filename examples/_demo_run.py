@@ -16,7 +16,11 @@ from typing import Any
 
 Record = dict[str, Any]
 
-SCRIPT = Path(__file__).with_name("digits_demo.py")
+SCRIPTS = {
+    "torch": Path(__file__).with_name("digits_demo.py"),
+    "tensorflow": Path(__file__).with_name("digits_demo_tensorflow.py"),
+}
+"""What is trained, with each framework."""
 TRAINING_IMAGES = 1440
 POLL_SECONDS = 0.2
 STOP_SECONDS = 20.0
@@ -39,6 +43,7 @@ class Plan:
         epochs: passes over the training images, by all workers together.
         seed: of the data's split, the order of images and the first weights.
         timeout: seconds without any worker's progress after which the run is given up.
+        framework: "torch" or "tensorflow".
     """
 
     algorithm: str
@@ -49,14 +54,19 @@ class Plan:
     epochs: int = 30
     seed: int = 0
     timeout: float = 180.0
+    framework: str = "torch"
 
     @property
     def shares_work(self) -> bool:
         """Equal shares for allreduce, as every Horovod script has; otherwise who is ready takes the next images."""
         return self.algorithm != "allreduce"
 
+    @property
+    def script(self) -> Path:
+        return SCRIPTS[self.framework]
+
     def command(self) -> list[str]:
-        script = [SCRIPT, "--epochs", self.epochs, "--seed", self.seed, "--log-dir", self.folder / "logs"]
+        script = [self.script, "--epochs", self.epochs, "--seed", self.seed, "--log-dir", self.folder / "logs"]
         launcher = [find_launcher(), "-np", self.workers, "--algorithm", self.algorithm, "--threads-per-rank", 1]
         launcher += ["--inject", f"slow={self.slow_worker}:{self.slowdown:g}", "--metrics-dir", self.metrics_folder]
         share = ["--share-work"] if self.shares_work else []
@@ -79,7 +89,9 @@ def find_launcher() -> str:
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("hvd-gossip-run", path=search)
     if found is None:
-        raise RunFailed("hvd-gossip-run is not installed; run `make demo`, or: pip install -e '.[torch,mpi,demo]'")
+        raise RunFailed(
+            "hvd-gossip-run is not installed; run `make demo`, or: pip install -e '.[torch,mpi,demo]' (or tensorflow)"
+        )
     return found
 
 

@@ -2,9 +2,10 @@
 
     make demo
 
-trains examples/digits_demo.py (a small convolutional network on scikit-learn's digits) with 4 workers, one of them
-slowed 10x, once with `--algorithm allreduce` and once with `--algorithm adpsgd`; shows a table and writes
-demo-results/loss.png, demo-results/results.json and each run's logs.
+trains examples/digits_demo.py (a small convolutional network on scikit-learn's digits; with FRAMEWORK=tensorflow the
+same in examples/digits_demo_tensorflow.py) with 4 workers, one of them slowed 10x, once with `--algorithm allreduce` and
+once with `--algorithm adpsgd`; shows a table and writes demo-results/loss.png, demo-results/results.json and each run's
+logs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from _demo_plot import draw
 from _demo_progress import shown_progress
 from _demo_results import Result, as_json, explanation, summarize, table
-from _demo_run import SCRIPT, Plan, RunFailed, find_launcher, train
+from _demo_run import SCRIPTS, Plan, RunFailed, find_launcher, train
 from rich.console import Console
 
 ALGORITHMS = ("allreduce", "adpsgd")
@@ -27,7 +28,7 @@ ALGORITHMS = ("allreduce", "adpsgd")
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--framework", choices=("torch", "tensorflow"), default="torch")
+    parser.add_argument("--framework", choices=tuple(SCRIPTS), default="torch")
     parser.add_argument("--workers", type=int, default=4, help="processes; the last one is the slow one (default 4)")
     parser.add_argument("--slowdown", type=float, default=10.0, help="of the slow worker's steps (default 10)")
     parser.add_argument("--epochs", type=int, default=30, help="default 30")
@@ -48,7 +49,11 @@ def train_once(console: Console, plan: Plan) -> Result:
 
 def shown_command(plan: Plan) -> str:
     """The command as one types it here."""
-    shown = {find_launcher(): "hvd-gossip-run", sys.executable: "python", str(SCRIPT): os.path.relpath(SCRIPT)}
+    shown = {
+        find_launcher(): "hvd-gossip-run",
+        sys.executable: "python",
+        str(plan.script): os.path.relpath(plan.script),
+    }
     return shlex.join(shown.get(word, word) for word in plan.command())
 
 
@@ -59,14 +64,20 @@ def write_results(first: Result, second: Result, folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the demo; returns the exit code: 0, 1 if a run failed, 2 for a framework that is not there yet."""
+    """Runs the demo; returns the exit code: 0, or 1 if a run failed."""
     args = parse_arguments(arguments)
     console = Console(highlight=False)
-    if args.framework == "tensorflow":
-        console.print("The TensorFlow demo is not there yet: hvd_gossip.tensorflow does not exist. Use torch.")
-        return 2
     plans = [
-        Plan(name, args.output / name, args.workers, args.workers - 1, args.slowdown, args.epochs, args.seed)
+        Plan(
+            name,
+            args.output / name,
+            args.workers,
+            args.workers - 1,
+            args.slowdown,
+            args.epochs,
+            args.seed,
+            framework=args.framework,
+        )
         for name in ALGORITHMS
     ]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -222,9 +223,12 @@ def test_progress_on_a_terminal_has_a_bar_for_the_run_and_for_every_worker() -> 
         assert text in final
 
 
-def test_tensorflow_says_honestly_that_it_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert demo.main(["--framework", "tensorflow"]) == 2
-    assert "not there yet" in capsys.readouterr().out
+def test_each_framework_trains_its_own_script() -> None:
+    for framework, name in (("torch", "digits_demo.py"), ("tensorflow", "digits_demo_tensorflow.py")):
+        plan = Plan("adpsgd", Path("out"), framework=framework)
+        assert plan.script.is_file()
+        assert f"python {os.path.relpath(plan.script)}" in demo.shown_command(plan)
+        assert plan.script.name == name
 
 
 @pytest.mark.parametrize(
@@ -259,9 +263,22 @@ def test_run_without_progress_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_short_demo_trains_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
+def test_short_demo_trains_both_ways(framework: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(framework)
     output = tmp_path / "results"
-    arguments = ["--workers", "2", "--slowdown", "2", "--epochs", "1", "--output", str(output)]
+    arguments = [
+        "--workers",
+        "2",
+        "--slowdown",
+        "2",
+        "--epochs",
+        "1",
+        "--output",
+        str(output),
+        "--framework",
+        framework,
+    ]
     assert demo.main(arguments) == 0, capsys.readouterr().out
     runs = json.loads((output / "results.json").read_text())
     assert [run["algorithm"] for run in runs] == ["allreduce", "adpsgd"]
