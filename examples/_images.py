@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
-import numpy as np
 import torch
+from _arrays import read_idx
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
@@ -36,15 +35,6 @@ def load_images(folder: Path | None, seed: int = 0) -> tuple[TensorDataset, Tens
 
 
 def _read_mnist(folder: Path, part: str) -> TensorDataset:
-    images = _read_idx(folder / f"{part}-images-idx3-ubyte")
-    labels = _read_idx(folder / f"{part}-labels-idx1-ubyte")
+    images = read_idx(folder / f"{part}-images-idx3-ubyte")
+    labels = read_idx(folder / f"{part}-labels-idx1-ubyte")
     return TensorDataset(torch.tensor(images / 255, dtype=torch.float32).unsqueeze(1), torch.tensor(labels).long())
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """An array of bytes in the IDX format: a word whose last byte is the number of dimensions, the dimensions, the data."""
-    packed = path.with_name(path.name + ".gz")
-    data = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
-    dimensions = data[3]
-    shape = np.frombuffer(data, ">i4", dimensions, 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
