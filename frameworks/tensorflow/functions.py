@@ -59,6 +59,8 @@ def broadcast_(
 
     The other arguments are those of `broadcast_variables`.
     """
+    if not variables:
+        return []
     targets = [bare(variable) for variable in variables]
     values = [tf.convert_to_tensor(variable) for variable in targets]
     for value in values:

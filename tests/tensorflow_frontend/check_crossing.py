@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import hvd_gossip.tensorflow as hvd
 import numpy as np
 import pytest
 import tensorflow as tf
 from hvd_gossip.tensorflow import names
+from hvd_gossip.tensorflow.arrays import aligned_like, as_array
 from hvd_gossip.tensorflow.crossing import cross, take_failure
 
 from tests.tensorflow_frontend.tensors import everybodys, in_session, ours, same, submitted
@@ -77,6 +80,41 @@ def check_operations_of_a_function_run_in_the_order_of_the_program() -> None:
     same(step(ours(3)), np.stack([*(total * i for i in range(20)), total, 2 * total]))
 
 
+def check_functions_and_conditions_that_use_variables() -> None:
+    """TensorFlow orders these by their variables alone: they overlap with other operations, and nobody waits for ever."""
+    variables = [tf.Variable(tf.zeros(3)) for _ in range(3)]
+
+    def adding(variable: tf.Variable, name: str) -> Callable[[object], object]:
+        @tf.function
+        def add(x: object) -> object:
+            variable.assign_add(hvd.allreduce(x, op=hvd.Sum, name=name))
+            return variable.read_value()
+
+        return add
+
+    functions = [adding(variable, f"nested {i}") for i, variable in enumerate(variables[:2])]
+
+    @tf.function
+    def step(x: object) -> object:
+        results = []
+        for i in range(6):
+            results.append(hvd.allreduce(x * i, op=hvd.Sum))
+            if i in (1, 2):
+                results.append(functions[i - 1](x))
+            if i == 3:
+                inside = adding(variables[2], "condition")
+                results.append(tf.cond(tf.reduce_sum(x) > -1.0, lambda f=inside: f(x), lambda: x))
+        return tf.stack(results)
+
+    total = everybodys(3).sum(0)
+    for often in range(1, 6):
+        nested = often * total
+        same(
+            step(ours(3)),
+            np.stack([0 * total, total, nested, 2 * total, nested, 3 * total, nested, 4 * total, 5 * total]),
+        )
+
+
 def check_conditions_and_loops() -> None:
     @tf.function
     def step(x: object, often: object) -> object:
@@ -141,6 +179,23 @@ def check_inputs_are_not_copied_for_a_function() -> None:
     step(tensor)
     cross(look, [tensor], [tf.TensorSpec([1])], "look")
     assert len(set(seen)) == 1
+
+
+def check_results_are_not_copied() -> None:
+    made = []
+
+    def make(_: object) -> list[np.ndarray]:
+        made.append(aligned_like(np.empty(100_000, np.float32)))
+        made[-1][:] = len(made)
+        return made[-1:]
+
+    def step() -> object:
+        return cross(make, [], [tf.TensorSpec([100_000])], "make")[0]
+
+    for run in (step, tf.function(step)):
+        tensor = run()
+        assert as_array(tensor).ctypes.data == made[-1].ctypes.data
+        same(tensor, np.full(100_000, len(made)))
 
 
 def check_clean_names() -> None:

@@ -43,6 +43,7 @@ def check_variables_inside_a_function() -> None:
     @tf.function
     def spread() -> object:
         hvd.broadcast_variables(variables, root_rank=0)
+        hvd.broadcast_variables([], root_rank=0)
         return variables[0] + 0.0
 
     same(spread(), ours(3, rank=0))
