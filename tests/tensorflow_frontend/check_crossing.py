@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import hvd_gossip.tensorflow as hvd
 import numpy as np
@@ -84,7 +84,7 @@ def check_functions_and_conditions_that_use_variables() -> None:
     """TensorFlow orders these by their variables alone: they overlap with other operations, and nobody waits for ever."""
     variables = [tf.Variable(tf.zeros(3)) for _ in range(3)]
 
-    def adding(variable: tf.Variable, name: str) -> Callable[[object], object]:
+    def adding(variable: tf.Variable, name: str) -> Any:
         @tf.function
         def add(x: object) -> object:
             variable.assign_add(hvd.allreduce(x, op=hvd.Sum, name=name))
