@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+
 import hvd_gossip.torch as hvd
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.torch_frontend.ranks import run_checks
 
 EPOCHS, TEST_IMAGES = 12, 360
+STEPS_AN_EXCHANGE = 4
+PATIENCE = 2.0
+"""Seconds for which a step waits for its worker's exchanges: peers may have finished."""
 
 
 def load() -> tuple[TensorDataset, TensorDataset]:
@@ -28,17 +34,32 @@ def accuracy(model: nn.Module, data: TensorDataset) -> float:
         return float((model(data.tensors[0]).argmax(1) == data.tensors[1]).float().mean())
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDataset) -> None:
+def keep_exchanging(steps: int, before: int) -> None:
+    """Waits until a worker has exchanged once every few of its steps.
+
+    On a busy machine an asynchronous worker may compute much faster than its engine gets to run, and train alone.
+    """
+    counters = runtime.current().counters
+    limit = time.monotonic() + PATIENCE
+    while counters.exchanges - before < steps // STEPS_AN_EXCHANGE and time.monotonic() < limit:
+        time.sleep(1e-3)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDataset, alone: bool) -> None:
     sampler = DistributedSampler(data, num_replicas=hvd.size(), rank=hvd.rank(), seed=1)
     loader = DataLoader(data, batch_size=32, sampler=sampler)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     model.train()
+    steps, before = 0, runtime.current().counters.exchanges
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
         for images, labels in loader:
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
+            steps += 1
+            if not alone:
+                keep_exchanging(steps, before)
         scheduler.step()
 
 
@@ -51,13 +72,13 @@ def check_every_algorithm_learns_the_digits() -> None:
         optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), algorithm=algorithm)
         hvd.broadcast_parameters(model.state_dict(), root_rank=0)
         hvd.broadcast_optimizer_state(optimizer, root_rank=0)
-        train(model, optimizer, train_set)
+        train(model, optimizer, train_set, alone=hvd.size() == 1 or kind.synchronous)
         with hvd.consensus(model):
             averaged = accuracy(model, test_set)
         own = accuracy(model, test_set)
         assert averaged > 0.92, (algorithm, averaged)
-        # How near the others one worker of an asynchronous algorithm ends depends on timing.
-        assert own > (0.9 if kind.synchronous else 0.6), (algorithm, own)
+        # How near the others one worker of an asynchronous algorithm ends depends on whom it met last.
+        assert own > (0.9 if kind.synchronous else 0.8), (algorithm, own)
 
 
 if __name__ == "__main__":
