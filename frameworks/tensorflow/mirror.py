@@ -4,7 +4,7 @@ to itself."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -49,8 +49,9 @@ class FlatMirror:
     def adopt(self, arrays: Sequence[Array]) -> None:
         """Takes over the values of variables that somebody has assigned to since."""
         for view, array in zip(self._views, map(_flat, arrays), strict=True):
-            if not np.array_equal(view, array):
-                view[...] = array
+            for part in _parts(view):
+                if not np.array_equal(view[part], array[part]):
+                    view[part] = array[part]
 
     def advance(self, before: Sequence[Array], after: Sequence[Array]) -> None:
         """Adds what an update has changed: buffers <- after + (buffers - before).
@@ -59,10 +60,14 @@ class FlatMirror:
         engine may read it meanwhile.
         """
         for view, old, new in zip(self._views, map(_flat, before), map(_flat, after), strict=True):
-            for start in range(0, view.size, PIECE):
-                part = slice(start, start + PIECE)
+            for part in _parts(view):
                 difference = view[part] - old[part]
                 view[part] = np.add(difference, new[part], out=difference)
+
+    def replace(self, after: Sequence[Array]) -> None:
+        """As `advance`, where the buffers hold what was before the update."""
+        for view, new in zip(self._views, map(_flat, after), strict=True):
+            view[...] = new
 
     def values(self) -> list[Array]:
         """The values as arrays of the variables' shapes, that nobody else writes to."""
@@ -72,6 +77,10 @@ class FlatMirror:
             copy[...] = view
             results.append(copy.reshape(shape))
         return results
+
+
+def _parts(view: Array) -> Iterator[slice]:
+    return (slice(start, start + PIECE) for start in range(0, view.size, PIECE))
 
 
 def _flat(array: Array) -> Array:

@@ -168,7 +168,15 @@ class ParameterMixing:
             self._mirror.adopt(before)
         else:
             self._attach(now, before)
-        self._worker.step(lambda: self._mirror.advance(before, after))
+        applied = self._worker.replica.applied
+
+        def update() -> None:
+            if self._worker.replica.applied == applied:
+                self._mirror.replace(after)
+            else:
+                self._mirror.advance(before, after)
+
+        self._worker.step(update)
         return self._mirror.values()
 
     def _put(self, values: Sequence[Any]) -> list[Any]:

@@ -84,6 +84,9 @@ class Replica:
         chunk_bytes: upper bound of a chunk's size, bytes.
         space: where they live; HostSpace for NumPy arrays.
 
+    Attributes:
+        applied: how many chunks' corrections were applied to the parameters so far. Owner: the training thread.
+
     Raises:
         ValueError: an array is not 1-D, contiguous and floating.
     """
@@ -98,6 +101,7 @@ class Replica:
         for flat, correction in zip(self.flats, self.corrections, strict=True):
             self._cut(flat, correction, chunk_bytes)
         self._own: list[Array] | None = None
+        self.applied = 0
 
     def _cut(self, flat: Array, correction: Array, chunk_bytes: int) -> None:
         length = min(max(1, chunk_bytes // flat.dtype.itemsize), max(1, flat.size))
@@ -122,6 +126,7 @@ class Replica:
                     add_into(chunk.x, chunk.x, chunk.correction)
                     chunk.correction.fill(0)
                     chunk.pending = False
+                    self.applied += 1
 
     def prepare(self, weights: Iterable[float]) -> None:
         """Training thread: correction += (w - 1) * x, chunk by chunk, so that `finish` divides all by w.

@@ -39,8 +39,10 @@ def test_fold_applies_and_clears_the_correction() -> None:
     expected[32:48] += 1
     np.testing.assert_allclose(x, expected, rtol=1e-6)
     assert not any(chunk.pending for chunk in replica.chunks)
+    assert replica.applied == 1
     replica.fold()
     np.testing.assert_allclose(x, expected, rtol=1e-6)
+    assert replica.applied == 1
 
 
 @pytest.mark.parametrize("wire", [np.float32, np.float16, ml_dtypes.bfloat16])

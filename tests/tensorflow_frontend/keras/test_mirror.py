@@ -50,6 +50,12 @@ def test_an_update_is_taken_over_exactly() -> None:
     same(mirror.values(), arrays(1))
 
 
+def test_what_the_buffers_hold_is_replaced() -> None:
+    mirror = FlatMirror(arrays(0))
+    mirror.replace(arrays(1))
+    same(mirror.values(), arrays(1))
+
+
 def test_an_update_is_added_to_what_came_meanwhile() -> None:
     mirror = FlatMirror(arrays(0))
     for buffer in mirror.buffers:
