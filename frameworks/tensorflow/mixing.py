@@ -197,6 +197,9 @@ class ParameterMixing:
             self._worker.load_state_dict(self._state)
             self._state = {}
         _strategies.add(self)
+        for variable in self.variables:
+            # Lives as long as they: Keras drops a model's optimizer before the next one, which takes over, makes a step.
+            bare(variable)._hvd_mixing = self
 
     def _adopt_all(self) -> list[Array]:
         """Takes over the variables' present values, and returns them.

@@ -59,9 +59,9 @@ def test_arrays_are_read_from_the_files_of_mnist(tmp_path: Path) -> None:
         (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(images)
         labels = struct.pack(">2i", 0x801, 2) + bytes([7, 1])
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
-    for read, labels in load_arrays(tmp_path):
+    for read, classes in load_arrays(tmp_path):
         assert read.shape == (2, 3, 4, 1)
         assert (read[..., 0] * 255).round().astype(int).tolist() == pixels.tolist()
-        assert labels.tolist() == [7, 1]
+        assert classes.tolist() == [7, 1]
     train, test = load_arrays(None)
     assert (len(train[1]), len(test[1])) == (1440, 357)
