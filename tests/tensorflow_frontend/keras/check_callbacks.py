@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from hvd_gossip.errors import HorovodInternalError
 from tests.tensorflow_frontend.keras.models import GOSSIP, ROWS, close, data, everybodys, initial, make_model
 
 callbacks, elastic = hvd_keras.callbacks, hvd_keras.elastic
@@ -158,6 +159,41 @@ def check_elastic_callbacks() -> None:
     state.sync()
     for weights in everybodys(model.get_weights()):
         close(weights, initial(0), tolerance=0.0)
+
+
+class FailOnce(keras.callbacks.Callback):  # type: ignore[misc]
+    """What a failed collective looks like, in the second epoch."""
+
+    failed = False
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.model.optimizer.iterations == 3 and not self.failed:
+            FailOnce.failed = True
+            raise HorovodInternalError("for the test")
+
+
+def check_elastic_training_goes_on_from_the_last_commit() -> None:
+    for settings in ({}, {"algorithm": "dpsgd"}, {"algorithm": "adpsgd"}):
+        FailOnce.failed = False
+        model = compiled(keras.optimizers.SGD(0.1), initial(0), **settings)
+        state = elastic.KerasState(model, epoch=0)
+        attempts = []
+
+        @elastic.run  # type: ignore[untyped-decorator]
+        def train(state: Any, model: Any = model, attempts: Any = attempts) -> None:
+            attempts.append(state.epoch)
+            chosen = (elastic.UpdateEpochStateCallback(state), elastic.CommitStateCallback(state, 100), FailOnce())
+            run(model, *chosen, epochs=3 - state.epoch)
+
+        train(state)
+        assert attempts == [0, 1], settings
+        assert state.epoch == 3
+        assert int(model.optimizer.iterations) == 6
+        if not settings:
+            for weights in everybodys(model.get_weights()):
+                close(weights, model.get_weights(), tolerance=0.0)
+        with hvd.consensus(model):
+            assert np.isfinite(model.get_weights()[0]).all()
 
 
 def check_values_are_reduced_gathered_and_sent() -> None:
