@@ -34,6 +34,9 @@ def DistributedOptimizer(
     groups: Groups = None,
     process_set: ProcessSet = global_process_set,
     scale_local_gradients: bool = True,
+    algorithm: str | None = None,
+    topology: object = None,
+    **settings: Any,
 ) -> Any:
     """Wraps an optimizer so that its step keeps all workers' replicas together (Horovod's function and arguments).
 
@@ -55,6 +58,7 @@ def DistributedOptimizer(
         groups: gradients that are negotiated together: a number of groups, or lists of variables.
         process_set: the ranks whose gradients are reduced. On others they stay as they are.
         scale_local_gradients: divide the gradients of local variables by the number of ranks.
+        algorithm, topology, settings: override the configuration for this optimizer; names as for `init()`. Keras only.
 
     Under a gossip algorithm gradients stay local, and each step is followed by mixing the variables with neighbours' ones.
 
@@ -80,7 +84,14 @@ def DistributedOptimizer(
             groups=groups,
             process_set=process_set,
             scale_local_gradients=scale_local_gradients,
+            algorithm=algorithm,
+            topology=topology,
+            **settings,
         )
+    given = {"algorithm": algorithm, "topology": topology, **settings}
+    refused = [key for key, value in given.items() if value is not None]
+    if refused:
+        raise ValueError(f"{', '.join(refused)}: optimizers of tf.compat.v1 follow the settings of hvd.init()")
     own = name or f"Distributed{'Delta' if op == Adasum else ''}{type(optimizer).__name__}"
     averaging = GradientAveraging(
         own, compression, sparse_as_dense, op, gradient_predivide_factor, groups, process_set, Meter()

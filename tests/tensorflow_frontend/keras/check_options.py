@@ -9,6 +9,8 @@ import hvd_gossip.tensorflow as hvd
 import hvd_gossip.tensorflow.keras as hvd_keras
 import keras
 import pytest
+import tensorflow as tf
+from hvd_gossip.tensorflow.compression import NoneCompressor
 from hvd_gossip.tensorflow.keras.options import Options, options_of
 
 from tests.tensorflow_frontend.keras.models import (
@@ -98,7 +100,7 @@ def check_options_are_saved_and_read() -> None:
     variable = keras.Variable([1.0])
     assert Options(groups=[[variable]]).config()["groups"] is None
 
-    class Own(hvd.Compression.none):
+    class Own(NoneCompressor):
         pass
 
     with pytest.raises(ValueError, match="cannot be saved with Own"):
@@ -111,3 +113,10 @@ def check_equal_weights_stay_equal_with_default_settings() -> None:
     weights = fit(make_model(initial(0)), hvd.DistributedOptimizer(keras.optimizers.Adam(0.1)), 3).get_weights()
     for other in everybodys(weights):
         close(other, weights, tolerance=0.0)
+
+
+def check_the_function_for_all_optimizers_takes_the_same_settings() -> None:
+    optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(RATE), algorithm="sgp", mixing_period=2)
+    assert optimizer._hvd_options.settings == {"algorithm": "sgp", "mixing_period": 2}
+    with pytest.raises(ValueError, match=r"topology: optimizers of tf\.compat\.v1 follow the settings of hvd\.init"):
+        hvd.DistributedOptimizer(tf.compat.v1.train.GradientDescentOptimizer(RATE), topology="ring")
