@@ -113,3 +113,19 @@ def check_a_single_batch_by_hand_is_a_step_like_any_other() -> None:
         model.train_on_batch(*batch(hvd.rank(), step, 2))
     same = fit(make_model(initial(0)), optimizer(0.1, algorithm="dpsgd", mixing_order="sequential"), 2)
     close(model.get_weights(), same.get_weights())
+
+
+def check_variables_of_other_types() -> None:
+    for policy in ("mixed_bfloat16", "bfloat16", "float64"):
+        keras.mixed_precision.set_global_policy(policy)
+        try:
+            for settings in ({}, {"algorithm": "dpsgd", "mixing_order": "sequential"}):
+                model = fit(make_model(), optimizer(0.125, **settings), 3)
+                assert np.isfinite(np.asarray(model.get_weights()[0], np.float64)).all()
+                assert {v.dtype for v in model.weights} == {"float32" if policy[0] == "m" else policy}
+                hvd.broadcast_variables(model.weights, root_rank=0)
+                with hvd.consensus(model):
+                    mixed = [np.asarray(value, np.float64) for value in model.get_weights()]
+                close(mixed, [np.asarray(value, np.float64) for value in model.get_weights()], tolerance=1e-6)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
