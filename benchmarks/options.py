@@ -107,6 +107,21 @@ class OverlapOptions(Options):
 
 
 @dataclass(frozen=True)
+class ParityOptions(Options):
+    """PyTorch and Keras side by side."""
+
+    frameworks: tuple[str, ...] = _knob(("torch", "tensorflow"), "frameworks to measure", None, _words)
+    ranks: int = _knob(2, "number of ranks")
+    megabytes: tuple[float, ...] = _knob((1.0, 60.0), "parameters, 10^6 bytes", (0.1,), _floats)
+    algorithms: tuple[str, ...] = _knob(
+        ("allreduce", "dpsgd", "sgp", "adpsgd"), "algorithms to measure", ("allreduce", "adpsgd"), _words
+    )
+    batch: int = _knob(32, "images of a step and rank")
+    steps: int = _knob(20, "steps of a block", 3)
+    repetitions: int = _knob(5, "blocks of each kind, after the first, which is discarded", 2)
+
+
+@dataclass(frozen=True)
 class ExchangeOptions(Options):
     """A pair exchange in chunks beside one raw Sendrecv."""
 

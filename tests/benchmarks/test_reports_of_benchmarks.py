@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap
+from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap, parity
 from benchmarks.benchmark import Benchmark
 from benchmarks.job import Job
 from benchmarks.options import (
@@ -20,6 +20,7 @@ from benchmarks.options import (
     MemoryOptions,
     OverheadOptions,
     OverlapOptions,
+    ParityOptions,
 )
 from benchmarks.report import Report, Row
 from benchmarks.spread import Spread
@@ -210,3 +211,21 @@ def test_overlap_reports_what_a_step_does_not_see(
     assert figure(row, overlap.SPEEDUP) == pytest.approx(14 / 11)
     assert row.passes() == {}
     check_picture(overlap.BENCHMARK, report, tmp_path)
+
+
+def test_parity_puts_frameworks_under_each_other_and_judges_gossip_only(
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path
+) -> None:
+    def results(ranks: int, framework: str) -> list[Any]:
+        factor = {"torch": 1.05, "tensorflow": 1.2}[framework]
+        record = {"batch": 32, "plain_seconds": [0.01, 0.02], "step_seconds": [0.01 * factor, 0.02 * factor]}
+        record |= {"waited_share": [0.0, 0.1], "accuracy": 0.9, "megabytes": 1.0}
+        return [[record | {"algorithm": algorithm} for algorithm in ("allreduce", "sgp")]] * ranks
+
+    replace_ranks(parity, results)
+    report = parity.BENCHMARK.run(ParityOptions(megabytes=(1.0,), algorithms=("allreduce", "sgp")))
+    order = [(row.cells[parity.FRAMEWORK], row.cells[parity.ALGORITHM]) for row in report.rows]
+    assert order == [(name, one) for one in ("allreduce", "sgp") for name in ("torch", "tensorflow")]
+    assert [row.passes() for row in report.rows] == [{}, {}, {parity.RATIO: True}, {parity.RATIO: False}]
+    assert report.rows[0].cells[parity.SAMPLES].values == pytest.approx([64 / 0.0105, 64 / 0.021])  # type: ignore[union-attr]
+    check_picture(parity.BENCHMARK, report, tmp_path)
