@@ -66,7 +66,7 @@ class OverheadOptions(Options):
     algorithms: tuple[str, ...] = _knob(
         ("adpsgd", "dpsgd", "sgp", "allreduce"), "algorithms to measure", ("adpsgd", "dpsgd"), _words
     )
-    steps: int = _knob(30, "measured steps of a block", 4)
+    steps: int = _knob(25, "measured steps of a block", 4)
     warm_up: int = _knob(5, "discarded steps before them", 2)
     repetitions: int = _knob(5, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 2)
 
