@@ -67,7 +67,6 @@ class State(ABC):
             HostsUpdatedInterrupt: hosts came or went; on all ranks at once.
             HorovodInternalError: a worker has left the training function, after a failure, for a new start.
         """
-        self._check_departures()
         previous = newest = self._last_updated_timestamp
         update = HostUpdateResult.no_update
         while not self._host_messages.empty():
@@ -80,6 +79,8 @@ class State(ABC):
         self._last_updated_timestamp = newest
         if newest > previous:
             raise HostsUpdatedInterrupt(skip_sync=update == HostUpdateResult.removed)
+        # Last: who knows of the change need not go back because another has begun anew already.
+        self._check_departures()
 
     def _check_departures(self) -> None:
         """Neighbours of a gossip algorithm go on without a worker that is gone; here they learn that it waits for them."""

@@ -256,6 +256,7 @@ def check_changed_hosts_reset_without_going_back() -> None:
         if (epoch, step) == (1, 2) and told:
             told.pop()
             state.epoch = 2
+            hvd.barrier()  # under gossip a rank may be steps ahead; whoever hears late that it has left goes back
             notification_manager.handle_hosts_updated(1.0, HostUpdateResult.added)
             state.check_host_updates()
 
