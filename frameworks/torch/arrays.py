@@ -38,6 +38,11 @@ def as_array(tensor: torch.Tensor) -> Array:
     check_tensor(tensor)
     if not tensor.is_contiguous():
         raise ValueError(f"a tensor of strides {tensor.stride()} and shape {tuple(tensor.shape)} is not contiguous")
+    return array_of(tensor)
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """`as_array` of a tensor that `contiguous` has given: it is not looked at again."""
     plain = tensor.detach()
     half = plain.dtype == torch.bfloat16
     if half:

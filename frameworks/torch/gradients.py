@@ -11,7 +11,7 @@ from hvd_gossip.basics import operation_name
 from hvd_gossip.calls import Call
 from hvd_gossip.gradient_options import reduction_fields
 
-from .arrays import is_dense, memory_of
+from .arrays import contiguous, is_dense, memory_of
 from .handles import Handle, Pending
 from .options import Options
 from .sparse import reduce_sparse
@@ -48,7 +48,7 @@ def start_together(
         named: parameters by name, the same on all ranks.
     """
     gradients = [DenseGradient(name, parameter, options) for name, parameter in named]
-    memories = [gradient.memory for gradient in gradients]
+    memories = [contiguous(gradient.memory) for gradient in gradients]
     pending = reduce_group(operation_name("allreduce", name), memories, memories, {**reduction(options), **fields})
     return [gradient.arriving(one) for gradient, one in zip(gradients, pending, strict=True)]
 

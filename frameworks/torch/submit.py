@@ -12,7 +12,7 @@ from hvd_gossip.calls import Call
 from hvd_gossip.collectives import Request
 from hvd_gossip.collectives.packing import Pair, reduce_together
 
-from .arrays import as_array, as_tensor, contiguous, copy_for_result, empty_for_result, ordered
+from .arrays import array_of, as_array, as_tensor, contiguous, copy_for_result, empty_for_result, ordered
 from .handles import Handle, Pending
 
 
@@ -100,8 +100,8 @@ def _reduce_group(
 ) -> list[Pending]:
     device = sources[0].device
     with ordered(device):
-        arrays = [as_array(source) for source in sources]
-        into = arrays if outputs is sources else [as_array(output) for output in outputs]
+        arrays = [array_of(source) for source in sources]
+        into = arrays if outputs is sources else [array_of(output) for output in outputs]
         pairs = [Pair(*pair) for pair in zip(arrays, into, strict=True)]
         return reduce_together(runtime.current().submit, name, pairs, fields, lambda: ordered(device))
 

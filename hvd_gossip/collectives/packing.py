@@ -48,10 +48,10 @@ class Pack:
         self._outputs: Sequence[Array] = [pair.output for pair in pairs]
 
     def unpack(self) -> None:
-        """Gives every output its part. The second time, nothing."""
-        outputs, self._outputs = self._outputs, ()
+        """Gives every output its part."""
+        outputs = self._outputs
         ends = accumulate((output.size for output in outputs), initial=0)
-        for output, (start, stop) in zip(outputs, pairwise(ends), strict=False):
+        for output, (start, stop) in zip(outputs, pairwise(ends), strict=True):
             output.reshape(-1)[...] = self.array[start:stop]
 
 
@@ -66,6 +66,7 @@ class PackedPending:
         self._pending = pending
         self._pack = pack
         self._context = context
+        self._result: Result | None = None
 
     def done(self) -> bool:
         """Whether `wait` returns, or raises, at once."""
@@ -73,10 +74,12 @@ class PackedPending:
 
     def wait(self) -> Result:
         """Returns when the outputs are written."""
-        result = self._pending.wait()
-        with self._context():
-            self._pack.unpack()
-        return result
+        if self._result is None:
+            result = self._pending.wait()
+            with self._context():
+                self._pack.unpack()
+            self._result = result
+        return self._result
 
 
 def reduce_together(

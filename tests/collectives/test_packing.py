@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Adasum, Average, Collectives, Request, Result, Sum
-from hvd_gossip.collectives.packing import PACK_BYTES, Pack, Pair, Pending, reduce_together
+from hvd_gossip.collectives.packing import PACK_BYTES, Pack, PackedPending, Pair, Pending, reduce_together
 from hvd_gossip.errors import HorovodInternalError
 from hvd_gossip.tasks import Future
 from tests.collectives.cluster import BFLOAT16, Cluster, values
@@ -132,12 +133,23 @@ def test_ranks_whose_groups_differ_all_fail_and_the_next_group_works(shapes: lis
     ranks.cluster.leave()
 
 
+class Done:
+    """A request that has been carried out."""
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> Result:
+        return Result(None, (), (0,))
+
+
 def test_a_pack_is_unpacked_once() -> None:
     outputs = [np.zeros(2), np.zeros((1, 3))]
     pack = Pack([Pair(np.arange(2.0), outputs[0]), Pair(np.arange(3.0).reshape(1, 3), outputs[1])])
     assert pack.array.tolist() == [0, 1, 0, 1, 2]
-    pack.unpack()
+    pending = PackedPending(Done(), pack, nullcontext)
+    assert pending.wait().ranks == (0,)
     outputs[0][:] = 7
-    pack.unpack()
+    assert pending.wait().ranks == (0,)
     assert outputs[0].tolist() == [7, 7]
     assert outputs[1].tolist() == [[0, 1, 2]]
