@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import networkx as nx
 
 from hvd_gossip.errors import ConfigError, TopologyError
 from hvd_gossip.topology.base import Topology
+from hvd_gossip.topology.base_k import BaseGraph
 from hvd_gossip.topology.cayley import CayleyTopology, ExponentialTopology, Offset
 from hvd_gossip.topology.given import from_graph
 from hvd_gossip.topology.hierarchical import HierarchicalTopology
@@ -91,6 +93,24 @@ def bipartite(size: int, options: Options) -> Topology:
     return BipartitePairs("bipartite", size, options.laziness)
 
 
+def base_graph(base: int, size: int, options: Options) -> Topology:
+    """At most base - 1 meetings a round; a period averages exactly at any size (Takezawa et al., NeurIPS 2023)."""
+    return BaseGraph(f"base-{base}", size, base, options.laziness)
+
+
+def chain(size: int, options: Options) -> Topology:
+    """Each rank with rank - 1 and rank + 1, the ends not joined: the tree of the largest diameter."""
+    return from_graph(nx.path_graph(size), size, name="chain", weights=options.weights, laziness=options.laziness)
+
+
+def binary_tree(size: int, options: Options) -> Topology:
+    """Rank x with its parent, (x - 1) // 2, and its children, 2 x + 1 and 2 x + 2: at most 2 log2(n) steps apart."""
+    tree: nx.Graph[int] = nx.Graph()
+    tree.add_nodes_from(range(size))
+    tree.add_edges_from(((rank - 1) // 2, rank) for rank in range(1, size))
+    return from_graph(tree, size, name="binary-tree", weights=options.weights, laziness=options.laziness)
+
+
 def hierarchical(size: int, options: Options) -> Topology:
     """Exact averages within hosts alternate with one-peer exponential rounds across hosts.
 
@@ -133,5 +153,13 @@ NAMED: Mapping[str, Named] = {
     ),
     "random-matching": Named("random pairs, drawn afresh each round from the seed", random_matching),
     "bipartite": Named("pairs of an even and an odd rank, in rotation", bipartite),
+    **{
+        f"base-{base}": Named(
+            f"up to {base - 1} others a round; a period averages exactly, any n", partial(base_graph, base)
+        )
+        for base in (2, 3, 4, 5)
+    },
+    "chain": Named("a tree: each rank with the ranks before and after it", chain),
+    "binary-tree": Named("a tree: each rank with its parent and its two children", binary_tree),
     "hierarchical": Named("all ranks of a host, then one rank on another host, in turn", hierarchical),
 }

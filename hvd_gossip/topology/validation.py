@@ -9,16 +9,18 @@ import numpy as np
 from hvd_gossip.errors import ConfigError, TopologyError
 from hvd_gossip.topology import spectrum
 from hvd_gossip.topology.base import Topology
+from hvd_gossip.topology.base_k import BaseGraph
 from hvd_gossip.topology.cayley import CayleyTopology
 from hvd_gossip.topology.hierarchical import HierarchicalTopology
 from hvd_gossip.topology.matching import MatchingTopology
 from hvd_gossip.topology.spectrum import TOLERANCE, Matrix
 from hvd_gossip.topology.symmetric import symmetrize
 
-_DOUBLY_STOCHASTIC = (CayleyTopology, MatchingTopology, HierarchicalTopology)
+_DOUBLY_STOCHASTIC = (CayleyTopology, MatchingTopology, HierarchicalTopology, BaseGraph)
 """Doubly stochastic with a positive diagonal by their structure: building dense matrices to see it would cost O(n^2)."""
+_TREES = "chain, star and binary-tree are trees"
 
-NEEDS = ("none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite")
+NEEDS = ("none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite", "tree")
 
 
 def fit_topology(topology: Topology, needs: str) -> Topology:
@@ -38,7 +40,7 @@ def require_needs(topology: Topology, needs: str) -> None:
         needs: the algorithm's `needs`. "doubly-stochastic" and "symmetric" (see `fit_topology`): rows and columns of
             every matrix of a period sum to 1. "column-stochastic": columns do. All three: the edges of a period join all
             ranks (along their directions), and the matrices bring them to one value. "bipartite": there is a connected
-            bipartite form. "none": nothing.
+            bipartite form. "tree": the same n - 1 edges in every round, each both ways, join all n ranks. "none": nothing.
 
     Raises:
         TopologyError: a condition is not met; the message names the row, column or rank and the value.
@@ -48,6 +50,8 @@ def require_needs(topology: Topology, needs: str) -> None:
         raise ConfigError(f"an algorithm cannot need {needs!r} of a topology; valid: {', '.join(NEEDS)}")
     if needs == "bipartite":
         topology.pairs()
+    elif needs == "tree":
+        _require_tree(topology)
     elif needs != "none":
         _require_stochastic(topology, "doubly-stochastic" if needs == "symmetric" else needs)
         _require_connected(topology)
@@ -138,6 +142,24 @@ def _require_connected(topology: Topology) -> None:
                 f"topology {topology.name!r} is not connected: {text.format(rank=min(cut_off))} "
                 f"({len(cut_off)} of {topology.size} ranks), counting the edges of all {topology.period} rounds"
             )
+
+
+def _require_tree(topology: Topology) -> None:
+    if topology.period != 1:
+        raise TopologyError(f"topology {topology.name!r} changes from round to round; a tree does not ({_TREES})")
+    _require_connected(topology)
+    directed = {(giver, receiver) for giver in range(topology.size) for receiver in topology.out_weights(giver, 0)}
+    one_way = {(giver, receiver) for giver, receiver in directed if (receiver, giver) not in directed}
+    if one_way:
+        giver, receiver = min(one_way)
+        raise TopologyError(
+            f"topology {topology.name!r}: the edge {giver} -> {receiver} has no reverse; a tree's edges go both ways"
+        )
+    if len(directed) != 2 * (topology.size - 1):
+        raise TopologyError(
+            f"topology {topology.name!r} has {len(directed) // 2} edges among {topology.size} ranks, hence a cycle; a tree "
+            f"has {topology.size - 1} ({_TREES})"
+        )
 
 
 def _reached(topology: Topology, neighbours: Callable[[int, int], Mapping[int, float]]) -> set[int]:

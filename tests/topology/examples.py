@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from hvd_gossip.topology import TOPOLOGIES, Topology, make_topology
 
-SYMMETRIC = ("ring", "complete", "star", "torus", "hypercube", "random-matching", "bipartite")
+BASE = ("base-2", "base-3", "base-4", "base-5")
+TREES = ("chain", "binary-tree", "star")
+SYMMETRIC = ("ring", "complete", "torus", "hypercube", "random-matching", "bipartite", *BASE, *TREES)
 """Names whose every matrix is symmetric."""
 
 ROUNDS = 12

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from hvd_gossip.errors import ConfigError, TopologyError
 from hvd_gossip.topology import TOPOLOGIES, Topology, make_topology, require_needs
-from tests.topology.examples import SYMMETRIC, assert_bipartite_form, dense_gap, named, named_arguments, rounds_of
+from tests.topology.examples import (
+    BASE,
+    SYMMETRIC,
+    TREES,
+    assert_bipartite_form,
+    dense_gap,
+    named,
+    named_arguments,
+    rounds_of,
+)
 
 
 def union_of(topology: Topology) -> nx.Graph[int]:
@@ -84,7 +93,7 @@ def test_pairs_are_a_connected_bipartite_form(topology: Topology) -> None:
         assert min(dict(form.degree()).values()) >= 1
 
 
-@given(named(("ring", "star", "torus", "hypercube", "bipartite", "complete")))
+@given(named(("ring", "torus", "hypercube", "bipartite", "complete", *BASE, *TREES)))
 def test_pairs_keep_only_the_topology_s_own_edges_and_all_of_them_if_it_is_bipartite(topology: Topology) -> None:
     form, own = assert_bipartite_form(topology), union_of(topology)
     edges = {frozenset(edge) for edge in form.edges}
@@ -188,6 +197,20 @@ def test_hypercube_joins_ranks_that_differ_in_one_digit(dimensions: int) -> None
     for rank in range(2**dimensions):
         expected = {rank ^ (1 << digit): pytest.approx(1 / (1 + dimensions)) for digit in range(dimensions)}
         assert topology.in_weights(rank, 0) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6, 7, 12])
+def test_trees_are_those_of_the_textbook_and_pair_along_all_their_edges(size: int) -> None:
+    expected = {
+        "chain": nx.path_graph(size),
+        "star": nx.star_graph(size - 1),
+        "binary-tree": nx.full_rary_tree(2, size),
+    }
+    for name, tree in expected.items():
+        topology = make_topology(name, size)
+        assert nx.utils.graphs_equal(union_of(topology), tree)
+        assert nx.utils.edges_equal(assert_bipartite_form(topology).edges, tree.edges)
+        require_needs(topology, "tree")
 
 
 def test_ring_complete_and_star_have_the_weights_of_the_textbook() -> None:

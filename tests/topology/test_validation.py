@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import networkx as nx
 import numpy as np
 import pytest
 
 from hvd_gossip.errors import ConfigError, TopologyError
-from hvd_gossip.topology import Topology, make_topology, require_needs, require_smallest_eigenvalue
+from hvd_gossip.topology import Topology, fit_topology, make_topology, require_needs, require_smallest_eigenvalue
 from hvd_gossip.topology.bipartite import Pairs, exponential_pairs
 from hvd_gossip.topology.cayley import CayleyTopology
 
@@ -132,7 +133,7 @@ def test_random_topology_of_one_s_own_is_judged_by_its_gap_and_first_matrix() ->
 def test_unknown_need_is_an_error_that_lists_the_valid_ones() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'row-stochastic' .* valid: none, symmetric, doubly-stochastic, column-stochastic, bipartite",
+        match=r"'row-stochastic' .* valid: none, symmetric, doubly-stochastic, column-stochastic, bipartite, tree",
     ):
         require_needs(PUSH_SUM, "row-stochastic")
 
@@ -168,3 +169,27 @@ def test_smallest_eigenvalue_needs_one_symmetric_matrix() -> None:
 
 def test_one_worker_has_the_eigenvalue_one() -> None:
     assert require_smallest_eigenvalue(make_topology("ring", 1), -1 / 3) == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("name", ["chain", "star", "binary-tree"])
+def test_trees_are_trees(name: str, size: int) -> None:
+    topology = make_topology(name, size)
+    require_needs(topology, "tree")
+    assert fit_topology(topology, "tree") is topology
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ring", "has 4 edges among 4 ranks, hence a cycle; a tree has 3 (chain, star and binary-tree are trees)"),
+        ("bipartite", "changes from round to round; a tree does not"),
+        ("random-matching", "changes from round to round; a tree does not"),
+        (nx.Graph([(0, 1), (2, 3)]), "not connected: no path leads from rank 0 to rank 2 (2 of 4 ranks)"),
+        (nx.DiGraph([(0, 1), (1, 0), (1, 2), (2, 3), (3, 1)]), "the edge 1 -> 2 has no reverse"),
+    ],
+)
+def test_what_is_no_tree_is_an_error_that_says_why(spec: Any, message: str) -> None:
+    with pytest.raises(TopologyError) as caught:
+        require_needs(make_topology(spec, 4), "tree")
+    assert message in str(caught.value)
