@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvd_gossip import setting_views
-from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.algorithms.settings import MIXING, OBSERVE, PARTICULAR, TRANSPORT, MixingSettings
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import (
     TRUE_WORDS,
@@ -38,8 +38,9 @@ THREADS_DISABLE = "HOROVOD_MPI_THREADS_DISABLE"
 PREFIX = "HVD_GOSSIP_"
 """Of the settings' own variables. What the package's parts tell each other begins with an underscore instead."""
 
-ALGORITHM, MIXING, TRANSPORT = "Algorithm", "Mixing", "Transport and engine"
-HOROVOD, OBSERVE, LAUNCHER = "Collectives (Horovod's own variables)", "Observation", "Launcher only"
+ALGORITHM, HOROVOD, LAUNCHER = "Algorithm", "Collectives (Horovod's own variables)", "Launcher only"
+GROUPS = (ALGORITHM, MIXING, PARTICULAR, TRANSPORT, HOROVOD, OBSERVE, LAUNCHER)
+"""Headings, in the order of the documentation."""
 
 _logger = logging.getLogger("hvd_gossip")
 _warned: set[str] = set()
@@ -75,7 +76,7 @@ def slow_factors(inject: str) -> dict[int, float]:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(MixingSettings):
     """The settings of one process, each validated. Build it with `load`, change it with `override`."""
 
     algorithm: str = declare(
@@ -102,38 +103,8 @@ class Config:
         MIXING,
         "Share L of the identity in the mixing matrix: (1 - L) W + L I.",
     )
-    mixing_order: str = declare(
-        "overlap",
-        Choice("overlap", "sequential"),
-        MIXING,
-        "overlap: the exchange runs beside the gradient's computation; sequential: update, exchange, then go on.",
-    )
-    mixing_period: int = declare(1, Integer(1), MIXING, "Exchange on every so many-th step.", unit="steps")
-    global_average_every: int = declare(
-        0,
-        Integer(0),
-        MIXING,
-        "Take the exact average instead of an exchange every so many steps; 0: never.",
-        unit="steps",
-    )
-    wire_dtype: str = declare(
-        "parameter",
-        Choice("parameter", "float32", "float16", "bfloat16"),
-        MIXING,
-        "Type in which parameters travel; parameter: as they are stored.",
-    )
-    seed: int = declare(
-        0, Integer(0, 2**63 - 1), MIXING, "Seeds the choice of partners and random topologies; the same on all ranks."
-    )
     chunk_bytes: int = declare(
         1 << 20, Integer(1024, 1 << 30), TRANSPORT, "Parameters are exchanged in chunks of this size.", unit="bytes"
-    )
-    wait_timeout: float = declare(
-        1800.0,
-        Number(0, above=True),
-        TRANSPORT,
-        "How long one wait for a peer may last before it is an error.",
-        unit="s",
     )
     shutdown_timeout: float = declare(
         30.0, Number(0, above=True), TRANSPORT, "How long shutdown waits for peers before it gives them up.", unit="s"
@@ -241,9 +212,6 @@ class Config:
         environment="HOROVOD_LOG_LEVEL",
     )
     metrics_dir: str = declare("", Path(), OBSERVE, "Directory for a JSON-lines file of metrics a rank; empty: none.")
-    consensus_sample_every: int = declare(
-        0, Integer(0), OBSERVE, "Measure the consensus distance every so many steps; 0: never.", unit="steps"
-    )
     report: bool = declare(True, Boolean(), OBSERVE, "Rank 0 prints one line on what runs, at init.")
     inject: str = declare(
         "", Injection(), OBSERVE, "Slow a rank's steps by sleeping, to see what a straggler does.", repeatable=True
@@ -267,7 +235,7 @@ def _settings_of(config: type[Config]) -> dict[str, Setting]:
         declared: Setting = field.metadata["setting"]
         environment = declared.environment or PREFIX + field.name.upper()
         settings[field.name] = dataclasses.replace(declared, name=field.name, environment=environment)
-    return settings
+    return dict(sorted(settings.items(), key=lambda item: GROUPS.index(item[1].group)))
 
 
 SETTINGS = _settings_of(Config)

@@ -11,7 +11,7 @@ import math
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat, SupportsIndex, cast
 
@@ -177,6 +177,29 @@ class Path(Kind):
 
     def valid(self) -> str:
         return "a path; empty for none"
+
+
+class Options(Kind):
+    """Words for who knows what they mean: "NAME=VALUE", several joined by commas; empty is none."""
+
+    metavar = "NAME=VALUE"
+
+    def parse(self, value: object) -> str:
+        if isinstance(value, Mapping):
+            value = ",".join(f"{name}={item}" for name, item in value.items())
+        self.pairs(cast(str, value))
+        return cast(str, value)
+
+    def valid(self) -> str:
+        return "NAME=VALUE, several joined by commas; in code, a dictionary"
+
+    @staticmethod
+    def pairs(text: str) -> dict[str, str]:
+        """The names and values that a text gives; raises ValueError for what is not of that form."""
+        parts = [part.partition("=") for part in text.split(",")] if text else []
+        if any(not equals or not name.strip() for name, equals, _ in parts):
+            raise ValueError(f"not of the form NAME=VALUE,NAME=VALUE: {text!r}")
+        return {name.strip(): value.strip() for name, _, value in parts}
 
 
 @dataclass(frozen=True)

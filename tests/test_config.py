@@ -29,15 +29,28 @@ ROOT = Path(__file__).parent.parent
 OTHER: dict[str, tuple[str, object]] = {
     "algorithm": ("adpsgd", "adpsgd"),
     "topology": ("ring", "ring"),
-    "mixing_weights": ("uniform", "uniform"),
-    "laziness": ("0.25", 0.25),
     "mixing_order": ("sequential", "sequential"),
     "mixing_period": ("4", 4),
     "global_average_every": ("100", 100),
     "wire_dtype": ("bfloat16", "bfloat16"),
     "seed": ("7", 7),
-    "chunk_bytes": ("65536", 65536),
+    "outer": ("slowmo", "slowmo"),
+    "outer_every": ("500", 500),
+    "outer_lr": ("0.5", 0.5),
+    "outer_momentum": ("0.9", 0.9),
+    "mixing_weights": ("uniform", "uniform"),
+    "laziness": ("0.25", 0.25),
+    "tau": ("2", 2),
+    "qg_momentum": ("0.5", 0.5),
+    "servers": ("0", 0),
+    "staleness_aware": ("1", True),
+    "softsync": ("4", 4),
+    "compressor": ("sign", "sign"),
+    "compression_ratio": ("0.01", 0.01),
+    "consensus_step": ("0.5", 0.5),
+    "algorithm_options": ("depth=3,mode=fast", "depth=3,mode=fast"),
     "wait_timeout": ("2.5", 2.5),
+    "chunk_bytes": ("65536", 65536),
     "shutdown_timeout": ("3", 3.0),
     "mpi_thread_level": ("serialized", "serialized"),
     "cuda_aware": ("no", "no"),
@@ -54,8 +67,8 @@ OTHER: dict[str, tuple[str, object]] = {
     "stall_shutdown_time": ("90", 90.0),
     "reset_limit": ("3", 3),
     "log_level": ("DEBUG", "debug"),
-    "metrics_dir": ("metrics", "metrics"),
     "consensus_sample_every": ("50", 50),
+    "metrics_dir": ("metrics", "metrics"),
     "report": ("0", False),
     "inject": ("slow=1:10,slow=3:2.5", "slow=1:10,slow=3:2.5"),
     "threads_per_rank": ("2", 2),
@@ -65,15 +78,28 @@ OTHER: dict[str, tuple[str, object]] = {
 BAD: dict[str, list[object]] = {
     "algorithm": ["adpsdg", "", 3],
     "topology": ["rign", "no/such/file.json", "", 3, True],
-    "mixing_weights": ["best"],
-    "laziness": [1.0, -0.1, "nan", True],
     "mixing_order": ["first"],
     "mixing_period": [0, 1.5, "1.5", True],
     "global_average_every": [-1],
     "wire_dtype": ["float61"],
     "seed": [-1, 2**63],
-    "chunk_bytes": [0, 2**31],
+    "outer": ["adam"],
+    "outer_every": [0],
+    "outer_lr": [0, -1],
+    "outer_momentum": [1.0, -0.1],
+    "mixing_weights": ["best"],
+    "laziness": [1.0, -0.1, "nan", True],
+    "tau": [0],
+    "qg_momentum": [1.0],
+    "servers": [-1],
+    "staleness_aware": ["maybe"],
+    "softsync": [0],
+    "compressor": ["zip"],
+    "compression_ratio": [0],
+    "consensus_step": [-1],
+    "algorithm_options": ["depth", "=3", 3],
     "wait_timeout": [0, "inf", "soon"],
+    "chunk_bytes": [0, 2**31],
     "shutdown_timeout": [0, -3],
     "mpi_thread_level": ["funneled"],
     "cuda_aware": ["maybe"],
@@ -90,8 +116,8 @@ BAD: dict[str, list[object]] = {
     "stall_shutdown_time": [-1],
     "reset_limit": [-1],
     "log_level": ["loud"],
-    "metrics_dir": [3],
     "consensus_sample_every": [-1],
+    "metrics_dir": [3],
     "report": ["2"],
     "inject": ["slow=1", "slow=1:0.5", "fast=1:2", "slow=1:2,slow=1:3", "slow=-1:2", 3],
     "threads_per_rank": [-1],
@@ -161,7 +187,9 @@ def test_code_does_not_hide_a_bad_value_of_another_setting() -> None:
 def test_typing_errors_are_recognised() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean adpsgd.*Valid: .*allreduce"):
         load({"algorithm": "adpsdg"}, {})
-    with pytest.raises(ConfigError, match=r"unknown setting 'algoritm'\. Did you mean algorithm\? Valid.*topology"):
+    with pytest.raises(
+        ConfigError, match=r"unknown setting 'algoritm'\. Did you mean algorithm or algorithm_options\? Valid.*topology"
+    ):
         load({"algoritm": "sgp"}, {})
 
 
@@ -177,7 +205,8 @@ def test_unknown_variables_are_warned_of_once_and_internal_ones_never(
     load({}, environ)
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "HVD_GOSSIP_ALGORITM is no setting and is ignored. Did you mean HVD_GOSSIP_ALGORITHM?",
+        "HVD_GOSSIP_ALGORITM is no setting and is ignored. Did you mean HVD_GOSSIP_ALGORITHM or "
+        "HVD_GOSSIP_ALGORITHM_OPTIONS?",
         "HVD_GOSSIP_CYCLE_TIME is no setting and is ignored. Did you mean HOROVOD_CYCLE_TIME?",
     ]
 
@@ -243,7 +272,13 @@ def test_flags_mean_what_the_variables_mean() -> None:
     arguments = [
         f"{SETTINGS[name].flag}={text}" for name, (text, value) in OTHER.items() if not isinstance(value, bool)
     ]
-    arguments += ["--dynamic-process-sets", "--timeline-mark-cycles", "--stall-check-disable", "--no-report"]
+    arguments += [
+        "--staleness-aware",
+        "--dynamic-process-sets",
+        "--timeline-mark-cycles",
+        "--stall-check-disable",
+        "--no-report",
+    ]
     assert load(parse(*arguments), {}) == load({name: value for name, (_, value) in OTHER.items()}, {})
     assert parse() == {}
 

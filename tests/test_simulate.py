@@ -225,7 +225,7 @@ def test_an_algorithm_may_be_given_as_a_class() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"algorithm": "adpsdg", "steps": 1}, ConfigError, "did you mean 'adpsgd'"),
+        ({"algorithm": "adpsdg", "steps": 1}, ConfigError, "Did you mean adpsgd"),
         ({"algorithm": "sgp"}, ConfigError, "number of steps or a time"),
         ({"algorithm": "sgp", "steps": 1, "topology": "rign"}, ConfigError, "ring"),
         ({"algorithm": "dpsgd", "steps": 1, "topology": np.eye(4)}, TopologyError, "not connected"),

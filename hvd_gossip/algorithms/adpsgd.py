@@ -27,9 +27,9 @@ import numpy as np
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import Lanes, both_finite
 from hvd_gossip.algorithms.pace import Pace
-from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.replica import Chunk
-from hvd_gossip.errors import ConfigError, WaitTimeoutError
+from hvd_gossip.errors import WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, first_of
 from hvd_gossip.transport.endpoint import Array
 
@@ -49,6 +49,9 @@ class ADPSGD(Algorithm):
     synchronous = False
     needs = "bipartite"
     default_topology = "complete"
+    orders = ("overlap",)
+    heeds = frozenset({"mixing_period", "wire_dtype", *OUTER})
+    memory = "1 x"
     good_for = "stragglers, workers of different or changing speed, shared clusters"
     bad_for = "strongly skewed data; results depend on timing"
 
@@ -70,18 +73,6 @@ class ADPSGD(Algorithm):
         self._farewells: set[int] = set()
         self._requests: deque[int] = deque()
         self._changed = Signal("an exchange or a departure")
-
-    @classmethod
-    def validate(cls, settings: MixingSettings) -> None:
-        if settings.global_average_every:
-            raise ConfigError(
-                "global_average_every has no meaning with algorithm 'adpsgd': its workers have no common step at which "
-                "they could take an exact average; use hvd.consensus(model), or dpsgd or sgp"
-            )
-        if settings.mixing_order != "overlap":
-            raise ConfigError(
-                "mixing_order='sequential' has no meaning with algorithm 'adpsgd', whose exchanges never hold up a step"
-            )
 
     def start(self) -> None:
         spawn = self.context.endpoint.spawn

@@ -15,8 +15,6 @@ from collections.abc import Callable, Generator
 from typing import TypeVar
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
-from hvd_gossip.algorithms.settings import MixingSettings
-from hvd_gossip.errors import ConfigError
 from hvd_gossip.transport.endpoint import Array
 
 R = TypeVar("R")
@@ -31,22 +29,13 @@ class AllReduce(Algorithm):
     synchronous = True
     needs = "none"
     default_topology = "complete"
+    memory = "none"
     good_for = "fast networks, equal workers; exactly Horovod's results"
     bad_for = "stragglers and slow links: everybody waits in every step"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self._rounds = 0
-
-    @classmethod
-    def validate(cls, settings: MixingSettings) -> None:
-        defaults = MixingSettings()
-        for name in ("mixing_order", "mixing_period", "global_average_every", "wire_dtype"):
-            if getattr(settings, name) != getattr(defaults, name):
-                raise ConfigError(
-                    f"{name}={getattr(settings, name)!r} has no meaning with algorithm 'allreduce', which averages "
-                    f"gradients in every step; choose a gossip algorithm or leave {name} at {getattr(defaults, name)!r}"
-                )
 
     def start(self) -> None:
         """Nothing runs in the background."""

@@ -6,14 +6,16 @@ thread calls `step`, the engine everything marked "engine"); the simulator drive
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
-from hvd_gossip.algorithms.settings import MixingSettings
+from hvd_gossip.algorithms.settings import GENERAL, MixingSettings
 from hvd_gossip.buffers.replica import Replica
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.endpoint import Array, Endpoint
@@ -65,6 +67,9 @@ class Algorithm(ABC):
         needs: the kind of topology: "none", "symmetric" (and doubly stochastic), "doubly-stochastic", "column-stochastic" or
             "bipartite".
         default_topology: what topology "auto" means.
+        orders: the values of `mixing_order` that it knows, its default first; empty: exchanges have no place in a step.
+        heeds: the settings that mean something to it, beside mixing_order and those in `settings.GENERAL`.
+        memory: what it keeps beside parameters and optimizer, in multiples of the parameters' size.
         good_for, bad_for: one phrase each, for the table of algorithms.
     """
 
@@ -74,6 +79,9 @@ class Algorithm(ABC):
     synchronous: ClassVar[bool]
     needs: ClassVar[Literal["none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite"]]
     default_topology: ClassVar[str]
+    orders: ClassVar[tuple[str, ...]] = ()
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    memory: ClassVar[str]
     good_for: ClassVar[str]
     bad_for: ClassVar[str]
 
@@ -83,7 +91,29 @@ class Algorithm(ABC):
 
     @classmethod
     def validate(cls, settings: MixingSettings) -> None:
-        """Raises ConfigError for a setting that has no meaning under this algorithm. Called before anything is sent."""
+        """Checks the settings, before anything is sent.
+
+        Raises:
+            ConfigError: one has no meaning under this algorithm, or not this value.
+        """
+        for field in dataclasses.fields(settings):
+            value = getattr(settings, field.name)
+            if field.name not in cls.heeds | GENERAL | {"mixing_order"} and value != field.default:
+                raise ConfigError(
+                    f"{field.name}={value!r} has no meaning with algorithm {cls.name!r}, which heeds "
+                    f"{', '.join(sorted(cls.heeds)) or 'no such settings'}; leave {field.name} at {field.default!r}"
+                )
+        if settings.mixing_order not in ("auto", *cls.orders):
+            raise ConfigError(
+                f"mixing_order={settings.mixing_order!r} has no meaning with algorithm {cls.name!r}: "
+                f"leave it at auto{''.join(f' or {order}' for order in cls.orders)}"
+            )
+
+    @property
+    def order(self) -> str:
+        """The value of `mixing_order` in force."""
+        wanted = self.context.settings.mixing_order
+        return self.orders[0] if wanted == "auto" else wanted
 
     @abstractmethod
     def start(self) -> None:

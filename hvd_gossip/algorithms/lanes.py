@@ -39,6 +39,7 @@ class Lanes:
         counters: gets the samples.
         channel: the first of LANES channels.
         corrected: send parameters plus correction (a snapshot), not the parameters as they are.
+        outgoing: what of a chunk to send, if neither: an array as long as the chunk and of its type.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Lanes:
         channel: int,
         *,
         corrected: bool,
+        outgoing: Callable[[Chunk], Array] | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._replica = replica
@@ -58,6 +60,7 @@ class Lanes:
         self._counters = counters
         self._channel = channel
         self._corrected = corrected
+        self._values = outgoing or (lambda chunk: chunk.source)
         self._exchanges = 0
         self._pool: dict[tuple[object, int], list[Array]] = {}
         self.nbytes = sum(chunk.x.size * replica.wire_type(chunk, wire).itemsize for chunk in replica.chunks)
@@ -111,13 +114,13 @@ class Lanes:
             and self._replica.space.direct
             and self._replica.wire_type(chunk, self._wire) == chunk.x.dtype
         ):
-            return chunk.source, []
+            return self._values(chunk), []
         buffer = self._borrow(chunk)
         wire = buffer[: chunk.x.size]
         if self._corrected:
             chunk.snapshot(wire)
         else:
-            self._replica.space.publish(chunk.source, wire)
+            self._replica.space.publish(self._values(chunk), wire)
         return wire, [buffer]
 
     def _borrow(self, chunk: Chunk) -> Array:

@@ -1,8 +1,14 @@
-"""All algorithms by name. Adding one is a file and a line here."""
+"""All algorithms by name: ours, and those that other packages register under the entry point group GROUP.
+
+Adding one of ours is a file and a line here. A user's own is a class in a package whose metadata says
+
+    [project.entry-points."hvd_gossip.algorithms"]
+    mine = "my_package:MyAlgorithm"
+"""
 
 from __future__ import annotations
 
-import difflib
+from importlib.metadata import EntryPoint, entry_points
 
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.allreduce import AllReduce
@@ -10,8 +16,40 @@ from hvd_gossip.algorithms.base import Algorithm
 from hvd_gossip.algorithms.dpsgd import DPSGD
 from hvd_gossip.algorithms.sgp import SGP
 from hvd_gossip.errors import ConfigError
+from hvd_gossip.setting import did_you_mean
 
-ALGORITHMS: dict[str, type[Algorithm]] = {cls.name: cls for cls in (AllReduce, DPSGD, ADPSGD, SGP)}
+GROUP = "hvd_gossip.algorithms"
+OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, SGP)
+
+
+def _load(point: EntryPoint) -> type[Algorithm]:
+    """The class that an entry point names.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no algorithm, or not of that name.
+    """
+    where = f"entry point {point.name!r} of group {GROUP!r} ({point.value})"
+    try:
+        kind = point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where} cannot be loaded: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Algorithm)):
+        raise ConfigError(f"{where} is no subclass of hvd_gossip.algorithms.base.Algorithm")
+    if kind.name != point.name:
+        raise ConfigError(f"{where} names its class {point.name!r}, which calls itself {kind.name!r}")
+    return kind
+
+
+def _collect() -> dict[str, type[Algorithm]]:
+    algorithms = {kind.name: kind for kind in OWN}
+    for point in entry_points(group=GROUP):
+        if point.name in algorithms:
+            raise ConfigError(f"entry point {point.name!r} ({point.value}): there is an algorithm of that name already")
+        algorithms[point.name] = _load(point)
+    return algorithms
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = _collect()
 
 
 def find_algorithm(name: str) -> type[Algorithm]:
@@ -21,7 +59,6 @@ def find_algorithm(name: str) -> type[Algorithm]:
         ConfigError: there is none; the message lists those that exist.
     """
     if name not in ALGORITHMS:
-        close = difflib.get_close_matches(name, ALGORITHMS, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(f"unknown algorithm {name!r}{hint}: expected one of {', '.join(sorted(ALGORITHMS))}")
+        hint = did_you_mean(name, ALGORITHMS)
+        raise ConfigError(f"unknown algorithm {name!r}.{hint} Valid: {', '.join(sorted(ALGORITHMS))}")
     return ALGORITHMS[name]

@@ -17,6 +17,7 @@ from typing import TypeVar
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import Lanes
 from hvd_gossip.algorithms.meeting import AWAY, GONE, RESTING, Meeting
+from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.tasks import Signal
 from hvd_gossip.transport.endpoint import Array
@@ -43,6 +44,9 @@ class SynchronousMixing(Algorithm):
     """Base of the algorithms whose k-th exchange is with the neighbours' k-th."""
 
     synchronous = True
+    orders = ("overlap", "sequential")
+    heeds = frozenset({"mixing_period", "global_average_every", "wire_dtype", *OUTER})
+    memory = "1 x"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -77,7 +81,7 @@ class SynchronousMixing(Algorithm):
         self._meeting.start()
 
     def step(self, update: Callable[[], R]) -> Generator[Wait, None, R]:
-        if self.context.settings.mixing_order == "overlap":
+        if self.order == "overlap":
             if self._finished < self._begun:
                 yield self._settled
             result = self.apply(update)

@@ -30,6 +30,11 @@ def module_of(array: Array) -> Any:
     return np if isinstance(array, np.ndarray) else sys.modules["cupy"]
 
 
+def to_host(array: Array) -> np.ndarray:
+    """A copy of an array in NumPy's memory."""
+    return np.array(array) if isinstance(array, np.ndarray) else np.asarray(array.get())
+
+
 def is_floating(dtype: Any) -> bool:
     """True for float64, float32, float16 and bfloat16."""
     dtype = np.dtype(dtype)

@@ -22,8 +22,10 @@ from hvd_gossip.buffers.arrays import (
     add_into,
     add_scaled,
     is_floating,
+    module_of,
     scale,
     squared_distance,
+    to_host,
     wire_dtype,
 )
 from hvd_gossip.buffers.space import HostSpace, Space
@@ -75,6 +77,53 @@ class Chunk:
             self.pending = True
 
 
+class Companion:
+    """Arrays laid out as a replica's parameters: what an algorithm remembers of each of them. Made by `Replica.companion`.
+
+    Owner: the algorithm, which says which thread writes them when.
+
+    Attributes:
+        flats: one a flat buffer, of its length and dtype.
+        chunks: one a chunk of the replica, in order: views of the flats.
+    """
+
+    def __init__(self, replica: Replica) -> None:
+        self._space = replica.space
+        self.flats = [replica.space.zeros(flat.size, flat.dtype) for flat in replica.flats]
+        self.chunks: list[Array] = []
+        sizes = iter(chunk.x.size for chunk in replica.chunks)
+        for flat in self.flats:
+            start = 0
+            while start < flat.size:
+                size = next(sizes)
+                self.chunks.append(flat[start : start + size])
+                start += size
+
+    def copy_from(self, flats: Sequence[Array]) -> None:
+        """Takes the values of arrays laid out alike, such as `Replica.flats`."""
+        for own, other in zip(self.flats, flats, strict=True):
+            own[...] = other
+
+    def state(self) -> list[np.ndarray]:
+        """The flats as NumPy arrays, copies, for `state_dict()`."""
+        return [to_host(flat) for flat in self.flats]
+
+    def load(self, state: Sequence[np.ndarray], what: str) -> None:
+        """Restores `state()`'s value.
+
+        Args:
+            what: it is called in messages.
+
+        Raises:
+            ValueError: it does not fit this replica's layout.
+        """
+        wanted, given = [flat.shape for flat in self.flats], [np.shape(array) for array in state]
+        if wanted != given:
+            raise ValueError(f"{what} of shapes {given} do not fit parameters of shapes {wanted}")
+        for own, array in zip(self.flats, state, strict=True):
+            own[...] = module_of(own).asarray(array)
+
+
 class Replica:
     """The flat buffers of one worker.
 
@@ -85,7 +134,8 @@ class Replica:
         space: where they live; HostSpace for NumPy arrays.
 
     Attributes:
-        applied: how many chunks' corrections were applied to the parameters so far. Owner: the training thread.
+        applied: grows whenever a step changes the parameters by something else than the update: a chunk's correction was
+            applied, or an algorithm of its own added to them. Owner: the training thread.
 
     Raises:
         ValueError: an array is not 1-D, contiguous and floating.
@@ -113,6 +163,10 @@ class Replica:
     def nbytes(self) -> int:
         """Bytes of parameters."""
         return sum(int(flat.nbytes) for flat in self.flats)
+
+    def companion(self) -> Companion:
+        """New arrays beside the parameters, zero: as much memory as the parameters take."""
+        return Companion(self)
 
     def wire_type(self, chunk: Chunk, setting: str) -> np.dtype[Any]:
         """The type in which the chunk travels under the setting `wire_dtype`."""

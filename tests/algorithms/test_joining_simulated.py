@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from hvd_gossip.simulate import ComputeModel, Report, Simulation, Still, simulate
 from hvd_gossip.topology import make_topology
 from hvd_gossip.transport.simulated_links import Links, exponential
-from tests.algorithms.worlds import VARIANTS, Drift, Scene, departures, scenes, topology_for, within
+from tests.algorithms.rows import EVERYTHING, ROWS, Row
+from tests.algorithms.worlds import Drift, Scene, departures, scenes, within
 
 RATE = 0.1
-GOSSIP = ["dpsgd", "adpsgd", "sgp"]
-EVERYTHING = [*VARIANTS, ("allreduce", "overlap")]
-variants = pytest.mark.parametrize(("algorithm", "order"), EVERYTHING, ids=["-".join(one) for one in EVERYTHING])
+PLAIN = [row for row in ROWS if not set(row.settings) - {"mixing_order"}]
+everything = pytest.mark.parametrize("row", [*(row for row in EVERYTHING if row not in ROWS), *PLAIN], ids=str)
 few = settings(max_examples=settings().max_examples // 5)
 small = scenes(st.integers(2, 16), slowest=100.0)
 
@@ -32,8 +32,13 @@ def epochs(draw: st.DrawFn, size: int) -> list[list[int]]:
     return [draw(lengths) for _ in range(size)]
 
 
+def mixes(row: Row) -> bool:
+    """Whether the sum over the workers tells what was done."""
+    return row.kind.averages == "parameters" and row.keeps_mass
+
+
 def run(
-    algorithm: str,
+    row: Row,
     problem: Any,
     plan: list[list[int]],
     scene: Scene,
@@ -44,63 +49,59 @@ def run(
     joins = {rank: list(itertools.accumulate(steps)) for rank, steps in enumerate(plan)}
     last = {rank: sum(steps) for rank, steps in enumerate(plan)}
     last.update((leaving or {}).items())
-    topology = options.pop("topology", topology_for(algorithm, scene.size, scene.seed))
-    simulation = scene.simulation(algorithm, problem, topology=topology, joins=joins, **options)
+    topology = options.pop("topology", row.random_topology(scene.size, scene.seed))
+    simulation = scene.simulation(row, problem, topology=topology, joins=joins, **options)
     return simulation, simulation.run(steps=10**9, departures=last)
 
 
-@variants
+@everything
 @few
 @given(scene=small, data=st.data())
-def test_mass_changes_by_the_updates_alone_and_nobody_hangs(
-    algorithm: str, order: str, scene: Scene, data: st.DataObject
-) -> None:
+def test_mass_changes_by_the_updates_alone_and_nobody_hangs(row: Row, scene: Scene, data: st.DataObject) -> None:
     plan = data.draw(epochs(scene.size))
-    options: dict[str, Any] = {"mixing_order": order}
-    if algorithm not in ("adpsgd", "allreduce"):
-        options["global_average_every"] = data.draw(st.sampled_from([0, 2]))
-        options["mixing_period"] = data.draw(st.integers(1, 2))
+    choices: dict[str, Any] = {"global_average_every": data.draw(st.sampled_from([0, 2]))}
+    choices["mixing_period"] = data.draw(st.integers(1, 2))
+    options = {name: value for name, value in choices.items() if row.heeds(name)}
     problem = Drift(scene.size, seed=scene.seed)
-    simulation, report = run(algorithm, problem, plan, scene, **options)
+    simulation, report = run(row, problem, plan, scene, **options)
     assert report.steps.tolist() == [sum(steps) for steps in plan]
     assert all(last == report.last_joined[0] for last in report.last_joined)
     assert len(report.last_joined[0]) == len(plan[0])
     assert set(report.last_joined[0]) <= set(range(scene.size))
-    if algorithm == "allreduce":
+    if not mixes(row):
         return
     total, weight = simulation.mass()
     np.testing.assert_allclose(total, problem.sum_after(report.steps, RATE), rtol=0, atol=1e-10)
     np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
 
 
-@variants
+@everything
 @few
 @given(scene=small, leaving=departures(10), data=st.data())
 def test_departures_before_during_and_after_a_join_leave_nobody_waiting(
-    algorithm: str, order: str, scene: Scene, leaving: dict[int, int], data: st.DataObject
+    row: Row, scene: Scene, leaving: dict[int, int], data: st.DataObject
 ) -> None:
     plan = data.draw(epochs(scene.size))
     leaving = {rank: min(step, sum(plan[rank])) for rank, step in within(leaving, scene.size).items()}
     problem = Drift(scene.size, seed=scene.seed)
-    simulation, report = run(algorithm, problem, plan, scene, leaving, mixing_order=order)
+    simulation, report = run(row, problem, plan, scene, leaving)
     assert report.steps.tolist() == [leaving.get(rank, sum(steps)) for rank, steps in enumerate(plan)]
     stayed = [last for rank, last in enumerate(report.last_joined) if rank not in leaving]
     assert all(last == stayed[0] for last in stayed)
-    if algorithm != "allreduce":
+    if mixes(row):
         np.testing.assert_allclose(simulation.mass()[0], problem.sum_after(report.steps, RATE), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("algorithm", GOSSIP)
+@pytest.mark.parametrize("row", PLAIN, ids=str)
 @few
 @given(scene=small, every=st.integers(1, 3), data=st.data())
-def test_consensus_while_some_have_joined_and_after(
-    algorithm: str, scene: Scene, every: int, data: st.DataObject
-) -> None:
+def test_consensus_while_some_have_joined_and_after(row: Row, scene: Scene, every: int, data: st.DataObject) -> None:
     """Exact means are taken within the epochs, by whoever is left; ranks that have missed some take part again."""
     plan = data.draw(epochs(scene.size))
     problem = Drift(scene.size, seed=scene.seed)
-    simulation, report = run(algorithm, problem, plan, scene, consensus_every=every)
-    np.testing.assert_allclose(simulation.mass()[0], problem.sum_after(report.steps, RATE), rtol=0, atol=1e-10)
+    simulation, report = run(row, problem, plan, scene, consensus_every=every)
+    if mixes(row):
+        np.testing.assert_allclose(simulation.mass()[0], problem.sum_after(report.steps, RATE), rtol=0, atol=1e-10)
     for rank, steps in enumerate(plan):
         assert len(report.consensus[rank]) == sum(count // every for count in steps)
 
@@ -120,11 +121,12 @@ def test_the_exact_mean_leaves_out_who_has_joined(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["dpsgd", "sgp"])
 def test_who_has_joined_takes_part_again_in_the_next_epoch(algorithm: str) -> None:
+    row = Row(algorithm)
     """On the complete graph one exchange of all workers brings consensus; in the first epoch rank 0 takes no part."""
     values = np.random.default_rng(0).standard_normal((5, 3))
     plan = [[0, 2], [3, 2], [1, 2], [5, 2], [2, 2]]
     scene = Scene(5, 1, ComputeModel(), Links())
-    _, report = run(algorithm, Still(values), plan, scene, topology="complete")
+    _, report = run(row, Still(values), plan, scene, topology="complete")
     np.testing.assert_allclose(report.parameters, np.tile(values.mean(axis=0), (5, 1)), rtol=0, atol=1e-12)
 
 
@@ -152,23 +154,23 @@ def test_an_initiator_that_has_joined_starts_no_exchange() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 8])
-@pytest.mark.parametrize("algorithm", [*GOSSIP, "allreduce"])
-def test_the_last_to_join_is_the_slowest(algorithm: str, size: int) -> None:
+@everything
+def test_the_last_to_join_is_the_slowest(row: Row, size: int) -> None:
     """Horovod's join() returns the last rank that joined."""
     slowest = size - 1
     plan = [[2, 3]] * size
     scene = Scene(size, 3, ComputeModel(0.05, slow={slowest: 50.0}), Links())
-    _, report = run(algorithm, Still(np.zeros((size, 2))), plan, scene, topology="complete")
+    _, report = run(row, Still(np.zeros((size, 2))), plan, scene, topology="complete")
     assert [last[0] for last in report.last_joined] == [slowest] * size
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("algorithm", GOSSIP)
-def test_tokens_of_a_rest_may_come_when_it_is_over(algorithm: str, seed: int) -> None:
+@pytest.mark.parametrize("row", PLAIN, ids=str)
+def test_tokens_of_a_rest_may_come_when_it_is_over(row: Row, seed: int) -> None:
     """Epochs without a step for most, and tokens that are slower than the collectives' messages."""
     values = np.random.default_rng(seed).standard_normal((4, 2))
     plan = [[0, 1, 0, 2], [1, 0, 2, 1], [0, 0, 1, 3], [2, 1, 0, 0]]
     links = Links(delay=exponential(0.5))
     scene = Scene(4, seed, ComputeModel(0.01), links, {"eager_limit": (0, math.inf)[seed % 2]})
-    simulation, _ = run(algorithm, Still(values), plan, scene, topology="complete")
+    simulation, _ = run(row, Still(values), plan, scene, topology="complete")
     np.testing.assert_allclose(simulation.mass()[0], values.sum(axis=0), rtol=0, atol=1e-12)

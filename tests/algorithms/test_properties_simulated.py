@@ -14,24 +14,22 @@ from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Still, simul
 from hvd_gossip.simulate_problems import Vector
 from hvd_gossip.topology import make_topology
 from hvd_gossip.transport.simulated_links import Distribution, Links, exponential, lognormal
+from tests.algorithms.graphs import random_directed_rounds, random_graph
+from tests.algorithms.rows import EVERYTHING, ROWS, Row
 from tests.algorithms.worlds import (
     SEEDS,
     SIZES,
     STRAGGLER,
-    VARIANTS,
     Drift,
     Scene,
     departures,
-    random_directed_rounds,
-    random_graph,
     scenes,
-    topology_for,
     within,
 )
 
 RATE = 0.1
 STEPS = 8
-variants = pytest.mark.parametrize(("algorithm", "order"), VARIANTS, ids=["-".join(variant) for variant in VARIANTS])
+rows = pytest.mark.parametrize("row", ROWS, ids=str)
 some = settings(max_examples=settings().max_examples // 3)
 few = settings(max_examples=settings().max_examples // 5)
 very_few = settings(max_examples=settings().max_examples // 10)
@@ -40,7 +38,7 @@ very_few = settings(max_examples=settings().max_examples // 10)
 # Mass
 
 
-@variants
+@rows
 @few
 @given(
     scene=scenes(),
@@ -50,16 +48,14 @@ very_few = settings(max_examples=settings().max_examples // 10)
     dtype=st.sampled_from([np.float64, np.float32]),
 )
 def test_mass_changes_by_the_updates_alone(
-    algorithm: str, order: str, scene: Scene, leaving: dict[int, int], period: int, wire: str, dtype: Any
+    row: Row, scene: Scene, leaving: dict[int, int], period: int, wire: str, dtype: Any
 ) -> None:
+    if not row.keeps_mass:
+        pytest.skip(f"{row} keeps another sum: see its own tests")
     problem = Drift(scene.size, dtype=dtype, seed=scene.seed)
+    settings = {name: value for name, value in (("mixing_period", period), ("wire_dtype", wire)) if row.heeds(name)}
     simulation = scene.simulation(
-        algorithm,
-        problem,
-        topology=topology_for(algorithm, scene.size, scene.seed),
-        mixing_order=order,
-        mixing_period=period,
-        wire_dtype=wire,
+        row, problem, topology=row.random_topology(scene.size, scene.seed), **{**settings, **row.settings}
     )
     report = simulation.run(steps=STEPS, departures=within(leaving, scene.size))
     total, weight = simulation.mass()
@@ -162,19 +158,14 @@ def test_dpsgd_is_the_paper_s_recurrence_whatever_the_timing(order: str, scene: 
     np.testing.assert_allclose(report.parameters, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("algorithm", "order"), [variant for variant in VARIANTS if variant[0] != "adpsgd"])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.synchronous], ids=str)
 @very_few
 @given(scene=scenes())
-def test_a_synchronous_result_does_not_depend_on_timing_to_the_last_bit(
-    algorithm: str, order: str, scene: Scene
-) -> None:
+def test_a_synchronous_result_does_not_depend_on_timing_to_the_last_bit(row: Row, scene: Scene) -> None:
     problem = LeastSquares(scene.size, skew=1.0, seed=scene.seed)
-    topology = topology_for(algorithm, scene.size, scene.seed)
+    topology = row.random_topology(scene.size, scene.seed)
     calm = Scene(scene.size, scene.seed, ComputeModel(), Links())
-    results = [
-        where.simulation(algorithm, problem, topology=topology, mixing_order=order).run(steps=STEPS).parameters
-        for where in (scene, calm)
-    ]
+    results = [where.simulation(row, problem, topology=topology).run(steps=STEPS).parameters for where in (scene, calm)]
     np.testing.assert_array_equal(*results)
 
 
@@ -187,12 +178,12 @@ def test_dpsgd_on_the_complete_graph_is_centralized_sgd(scene: Scene) -> None:
     np.testing.assert_allclose(gossip.parameters, central.parameters, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("algorithm", "order"), [*VARIANTS, ("allreduce", "overlap")])
+@pytest.mark.parametrize("row", EVERYTHING, ids=str)
 @very_few
 @given(scene=scenes(sizes=st.just(1)))
-def test_one_worker_is_the_plain_optimizer_exactly(algorithm: str, order: str, scene: Scene) -> None:
+def test_one_worker_is_the_plain_optimizer_exactly(row: Row, scene: Scene) -> None:
     problem = LeastSquares(1, batch=3, dtype=np.float32, seed=scene.seed)
-    report = scene.simulation(algorithm, problem, mixing_order=order).run(steps=STEPS)
+    report = scene.simulation(row, problem).run(steps=STEPS)
     x, rng = problem.initial(0), np.random.default_rng((scene.seed, 0, 1))
     for _ in range(STEPS):
         x -= RATE * problem.gradient(0, x, rng)
@@ -235,41 +226,39 @@ def test_adpsgd_bears_a_departure_at_any_moment_of_a_short_run(rank: int, step: 
         assert report.steps.sum() == 6 + min(step, 3)
 
 
-@variants
+@rows
 @few
 @given(scene=scenes(), leaving=departures(STEPS), exact=st.sampled_from([0, 3]))
-def test_departures_leave_nobody_waiting(
-    algorithm: str, order: str, scene: Scene, leaving: dict[int, int], exact: int
-) -> None:
+def test_departures_leave_nobody_waiting(row: Row, scene: Scene, leaving: dict[int, int], exact: int) -> None:
     leaving = within(leaving, scene.size)
-    options = {"mixing_order": order, "global_average_every": 0 if algorithm == "adpsgd" else exact}
-    topology = topology_for(algorithm, scene.size, scene.seed)
-    simulation = scene.simulation(algorithm, LeastSquares(scene.size), topology=topology, **options)
+    options = {"global_average_every": exact} if row.heeds("global_average_every") else {}
+    topology = row.random_topology(scene.size, scene.seed)
+    simulation = scene.simulation(row, LeastSquares(scene.size), topology=topology, **options)
     report = simulation.run(steps=STEPS, departures=leaving)
     assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
     assert np.all(np.isfinite(report.parameters))
 
 
-@pytest.mark.parametrize("algorithm", ["allreduce", "dpsgd", "adpsgd", "sgp"])
+@pytest.mark.parametrize("row", EVERYTHING, ids=str)
 @few
 @given(scene=scenes(sizes=st.integers(2, 16)), leaving=departures(STEPS))
-def test_allreduce_and_consensus_go_on_without_the_departed(
-    algorithm: str, scene: Scene, leaving: dict[int, int]
-) -> None:
+def test_allreduce_and_consensus_go_on_without_the_departed(row: Row, scene: Scene, leaving: dict[int, int]) -> None:
     leaving = within(leaving, scene.size)
-    every = 0 if algorithm == "allreduce" else 2
-    simulation = scene.simulation(algorithm, LeastSquares(scene.size), consensus_every=every)
+    every = 0 if row.algorithm == "allreduce" else 2
+    simulation = scene.simulation(row, LeastSquares(scene.size), consensus_every=every)
     report = simulation.run(steps=STEPS, departures=leaving)
     assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
 
 
-@pytest.mark.parametrize("algorithm", ["dpsgd", "adpsgd", "sgp"])
+@rows
 @very_few
 @given(scene=scenes(sizes=st.integers(2, 16), slowest=10.0))
-def test_consensus_is_the_mean_and_moves_no_mass(algorithm: str, scene: Scene) -> None:
+def test_consensus_is_the_mean_and_moves_no_mass(row: Row, scene: Scene) -> None:
+    if not row.keeps_mass:
+        pytest.skip(f"{row} keeps another sum: see its own tests")
     problem = Drift(scene.size, seed=scene.seed)
-    topology = topology_for(algorithm, scene.size, scene.seed)
-    simulation = scene.simulation(algorithm, problem, topology=topology, consensus_every=3)
+    topology = row.random_topology(scene.size, scene.seed)
+    simulation = scene.simulation(row, problem, topology=topology, consensus_every=3)
     report = simulation.run(steps=7)
     for meeting, steps in enumerate((3, 6)):
         mean = problem.sum_after(np.full(scene.size, steps), RATE) / scene.size
@@ -300,7 +289,7 @@ class Poisonous(Drift):
         return gradient
 
 
-@variants
+@rows
 @few
 @given(
     scene=scenes(slowest=3.0),
@@ -308,19 +297,18 @@ class Poisonous(Drift):
     value=st.sampled_from([math.nan, math.inf, -math.inf]),
     wire=st.sampled_from(["parameter", "bfloat16"]),
 )
-def test_a_poisoned_replica_poisons_nobody(
-    algorithm: str, order: str, scene: Scene, victim: int, value: float, wire: str
-) -> None:
+def test_a_poisoned_replica_poisons_nobody(row: Row, scene: Scene, victim: int, value: float, wire: str) -> None:
     victim %= scene.size
     problem = Poisonous(scene.size, victim, value, seed=scene.seed)
-    topology = topology_for(algorithm, scene.size, scene.seed)
-    simulation = scene.simulation(algorithm, problem, topology=topology, mixing_order=order, wire_dtype=wire)
+    topology = row.random_topology(scene.size, scene.seed)
+    options = {"wire_dtype": wire} if row.heeds("wire_dtype") else {}
+    simulation = scene.simulation(row, problem, topology=topology, **options)
     with np.errstate(invalid="ignore"):
         report = simulation.run(steps=STEPS)
     healthy = np.arange(scene.size) != victim
     assert np.all(np.isfinite(report.parameters[healthy]))
     assert not np.isfinite(report.parameters[victim, 1])
-    if algorithm != "adpsgd":  # whose victim may meet nobody in the few steps that are left
+    if row.synchronous and "mixing_period" not in row.settings:  # else the victim may meet nobody in what is left
         assert sum(counters.poisoned for counters in report.counters) > 0
 
 
@@ -334,15 +322,15 @@ def test_both_ends_of_a_pair_count_a_poisoned_chunk() -> None:
     assert np.isnan(report.parameters[0]).sum() == 1
 
 
-@variants
+@pytest.mark.parametrize("row", [row for row in ROWS if row.heeds("wire_dtype") and row.keeps_mass], ids=str)
 @few
 @given(scene=scenes(slowest=3.0))
-def test_what_overflows_on_a_narrow_wire_is_refused_and_kept(algorithm: str, order: str, scene: Scene) -> None:
+def test_what_overflows_on_a_narrow_wire_is_refused_and_kept(row: Row, scene: Scene) -> None:
     """A value beyond float16's range is fine where it is stored; it cannot travel, and no mass is lost."""
     values = np.random.default_rng(scene.seed).standard_normal((scene.size, 5))
     values[scene.size // 2, 0] = 1e6
-    topology = topology_for(algorithm, scene.size, scene.seed)
-    simulation = scene.simulation(algorithm, Still(values), topology=topology, mixing_order=order, wire_dtype="float16")
+    topology = row.random_topology(scene.size, scene.seed)
+    simulation = scene.simulation(row, Still(values), topology=topology, wire_dtype="float16")
     simulation.run(steps=STEPS)
     total, weight = simulation.mass()
     np.testing.assert_allclose(total, values.sum(axis=0), rtol=1e-12, atol=1e-9)

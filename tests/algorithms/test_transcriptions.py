@@ -10,7 +10,6 @@ import pytest
 
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.simulate import LeastSquares, simulate
-from hvd_gossip.topology import make_topology
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.simulated_links import Links, uniform
 
@@ -48,28 +47,6 @@ def run(algorithm: str, task: LeastSquares, size: int, topology: object = "auto"
     return report.parameters
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 7, 8])
-@pytest.mark.parametrize("name", ["ring", "complete", "random-matching"])
-def test_dpsgd_overlapped(size: int, name: str) -> None:
-    """x(k+1) = W x(k) + u(x(k)); the last exchange is folded in when the worker departs."""
-    task, topology = problem(size), make_topology(name, size)
-    x = start(task, size)
-    for step in range(STEPS):
-        x = mixing(topology, step - 1) @ x - RATE * gradients(task, x)
-    x = mixing(topology, STEPS - 1) @ x
-    np.testing.assert_allclose(run("dpsgd", task, size, name), x, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("size", [2, 5, 8])
-def test_dpsgd_sequential(size: int) -> None:
-    """x(k+1) = W (x(k) + u(x(k)))."""
-    task, topology = problem(size), make_topology("ring", size)
-    x = start(task, size)
-    for step in range(STEPS):
-        x = mixing(topology, step) @ (x - RATE * gradients(task, x))
-    np.testing.assert_allclose(run("dpsgd", task, size, "ring", mixing_order="sequential"), x, rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_dpsgd_sequential_on_the_complete_graph_is_allreduce(size: int) -> None:
     """The same iterates, from the same start, as the exact average of all gradients."""
@@ -80,86 +57,6 @@ def test_dpsgd_sequential_on_the_complete_graph_is_allreduce(size: int) -> None:
     for _ in range(STEPS):
         x = x - RATE * gradients(task, np.tile(x, (size, 1))).mean(axis=0)
     np.testing.assert_allclose(gossip, np.tile(x, (size, 1)), rtol=0, atol=1e-12)
-
-
-def push_sum(size: int, topology: Topology, task: LeastSquares, overlap: bool) -> np.ndarray:
-    x, w = start(task, size), np.ones((size, 1))
-    for step in range(STEPS):
-        z = x / w
-        if overlap:
-            P = mixing(topology, step - 1)
-            x, w = P @ x - RATE * gradients(task, z), P @ w
-        else:
-            P = mixing(topology, step)
-            x, w = P @ (x - RATE * gradients(task, z)), P @ w
-    if overlap:
-        P = mixing(topology, STEPS - 1)
-        x, w = P @ x, P @ w
-    return x / w
-
-
-def uneven_shares(size: int) -> list[np.ndarray]:
-    """Column-stochastic, not row-stochastic, directed and time-varying: push-sum weights leave 1."""
-    rng = np.random.default_rng(size)
-    rounds = []
-    for shift in (1, 2, 3):
-        P = np.diag(rng.uniform(0.3, 0.7, size))
-        for rank in range(size):
-            P[(rank + shift) % size, rank] += 1 - P[rank, rank]
-        rounds.append(P)
-    return rounds
-
-
-@pytest.mark.parametrize("overlap", [True, False])
-@pytest.mark.parametrize("size", [2, 3, 5, 8])
-def test_sgp_one_peer_exponential(size: int, overlap: bool) -> None:
-    task = problem(size)
-    expected = push_sum(size, make_topology("one-peer-exponential", size), task, overlap)
-    actual = run("sgp", task, size, mixing_order="overlap" if overlap else "sequential")
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("overlap", [True, False])
-@pytest.mark.parametrize("size", [4, 5, 7])
-def test_sgp_directed_time_varying_with_uneven_shares(size: int, overlap: bool) -> None:
-    task, rounds = problem(size), uneven_shares(size)
-    expected = push_sum(size, make_topology(rounds, size), task, overlap)
-    actual = run("sgp", task, size, rounds, mixing_order="overlap" if overlap else "sequential")
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("algorithm", ["dpsgd", "sgp"])
-def test_mixing_period(algorithm: str) -> None:
-    """Exchanges after steps 3, 6, 9, 12; the r-th exchange uses the r-th matrix."""
-    size, task = 4, problem(4)
-    topology = make_topology("hypercube", size)
-    x, due = start(task, size), np.eye(size)
-    for step in range(1, STEPS + 1):
-        x = due @ x - RATE * gradients(task, x)
-        due = mixing(topology, step // 3 - 1) if step % 3 == 0 else np.eye(size)
-    np.testing.assert_allclose(run(algorithm, task, size, "hypercube", mixing_period=3), due @ x, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("algorithm", ["dpsgd", "sgp"])
-def test_global_average_replaces_every_fourth_exchange(algorithm: str) -> None:
-    """Gossip-PGA: W = 11^T/n after steps 4, 8, 12."""
-    size, task = 5, problem(5)
-    topology = make_topology("ring", size)
-    mean = np.full((size, size), 1 / size)
-    x, due = start(task, size), np.eye(size)
-    for step in range(1, STEPS + 1):
-        x = due @ x - RATE * gradients(task, x)
-        due = mean if step % 4 == 0 else topology.matrix(step - 1)
-    np.testing.assert_allclose(run(algorithm, task, size, "ring", global_average_every=4), due @ x, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("algorithm", ["allreduce", "dpsgd", "adpsgd", "sgp"])
-def test_one_worker_is_the_wrapped_optimizer_to_the_last_bit(algorithm: str) -> None:
-    task = problem(1)
-    x = start(task, 1)
-    for _ in range(STEPS):
-        x[0] -= RATE * gradients(task, x)[0]
-    np.testing.assert_array_equal(run(algorithm, task, 1), x)
 
 
 @pytest.mark.parametrize("wire", ["float16", "bfloat16"])

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from hypothesis import strategies as st
 
@@ -14,14 +13,8 @@ from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.simulate import ComputeModel, Problem, Simulation, Still
 from hvd_gossip.simulate_problems import Vector
 from hvd_gossip.transport.simulated_links import Links, exponential, lognormal, pareto
+from tests.algorithms.rows import Row
 
-VARIANTS = [
-    ("dpsgd", "overlap"),
-    ("dpsgd", "sequential"),
-    ("adpsgd", "overlap"),
-    ("sgp", "overlap"),
-    ("sgp", "sequential"),
-]
 STRAGGLER = 1e4
 SEEDS = st.integers(0, 2**20)
 SIZES = st.one_of(st.integers(2, 9), st.integers(2, 9), st.integers(10, 24), st.integers(25, 64))
@@ -56,7 +49,9 @@ class Scene:
     links: Links
     options: dict[str, Any] = field(default_factory=dict)
 
-    def simulation(self, algorithm: str, problem: Problem, **settings: Any) -> Simulation:
+    def simulation(self, algorithm: str | Row, problem: Problem, **settings: Any) -> Simulation:
+        if isinstance(algorithm, Row):
+            algorithm, settings = algorithm.algorithm, {**algorithm.settings, **settings}
         options = {"chunk_bytes": 16, "seed": self.seed, "compute": self.compute, "links": self.links, **self.options}
         options.update({key: settings.pop(key) for key in ("topology", "consensus_every", "joins") if key in settings})
         mixing = MixingSettings(**{"seed": self.seed, "wait_timeout": math.inf, **settings})
@@ -87,35 +82,3 @@ def departures(steps: int) -> st.SearchStrategy[dict[int, int]]:
 def within(ranks: dict[int, int], size: int) -> dict[int, int]:
     """The same, with ranks that exist."""
     return {rank % size: step for rank, step in ranks.items()}
-
-
-def random_graph(size: int, seed: int) -> nx.Graph:
-    """Connected: a random tree and some more edges."""
-    rng = np.random.default_rng(seed)
-    graph = nx.Graph()
-    graph.add_nodes_from(range(size))
-    graph.add_edges_from((rank, int(rng.integers(rank))) for rank in range(1, size))
-    for _ in range(int(rng.integers(2 * size))):
-        a, b = rng.integers(size, size=2).tolist()
-        if a != b:
-            graph.add_edge(a, b)
-    return graph
-
-
-def random_directed_rounds(size: int, seed: int) -> list[Vector]:
-    """Column-stochastic matrices of one to three rounds; only all together do they join every rank."""
-    rng = np.random.default_rng(seed)
-    order, count = rng.permutation(size), int(rng.integers(1, 4))
-    rounds = [np.diag(rng.uniform(0.2, 1.0, size)) for _ in range(count)]
-    for position, giver in enumerate(order):
-        rounds[rng.integers(count)][order[(position + 1) % size], giver] += rng.uniform(0.2, 1.0)
-    for matrix in rounds:
-        for _ in range(int(rng.integers(size))):
-            receiver, giver = rng.integers(size, size=2)
-            matrix[receiver, giver] += rng.uniform(0.1, 1.0)
-    return [matrix / matrix.sum(axis=0) for matrix in rounds]
-
-
-def topology_for(algorithm: str, size: int, seed: int) -> Any:
-    """A random topology that the algorithm can use."""
-    return random_directed_rounds(size, seed) if algorithm == "sgp" else random_graph(size, seed)
