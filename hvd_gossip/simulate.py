@@ -8,6 +8,7 @@ predicts how an algorithm behaves on a network and with stragglers that are desc
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections import deque
@@ -203,7 +204,7 @@ class Worker:
 
     async def _wait(self, awaitable: Awaitable[Any]) -> None:
         """Bounds a wait as the engine bounds the training thread's."""
-        waiting = self.endpoint.spawn(_run(awaitable), "waiting")
+        waiting = self.endpoint.spawn(awaitable if inspect.iscoroutine(awaitable) else _run(awaitable), "waiting")
         limit = self._simulation.settings.wait_timeout
         timer = self.endpoint.sleep(limit)
         await first_of(waiting, timer)

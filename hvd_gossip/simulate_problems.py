@@ -66,7 +66,7 @@ class LeastSquares:
             drawn = rng.integers(len(outputs), size=self.batch)
             inputs, outputs = inputs[drawn], outputs[drawn]
         gradient: Vector = (inputs @ x - outputs) @ inputs / len(outputs)
-        return gradient.astype(self.dtype)
+        return gradient.astype(self.dtype, copy=False)
 
     def loss(self, x: Vector) -> float:
         """f(x)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 Description = str | tuple[Any, ...]
@@ -25,7 +25,9 @@ class Cancelled(Exception):
 
 def describe(what: Description) -> str:
     """Text of a description: a string, or the words of a tuple joined (formatted only when somebody asks)."""
-    return what if isinstance(what, str) else " ".join(str(word) for word in what)
+    if isinstance(what, str):
+        return what
+    return " ".join(describe(word) if isinstance(word, tuple) else str(word) for word in what)
 
 
 class Future(Generic[T]):
@@ -41,7 +43,8 @@ class Future(Generic[T]):
     def __init__(self, what: Description = "", on_cancel: Callable[[], None] | None = None) -> None:
         self._result: object = _PENDING
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Future[T]], None]] = []
+        # Most futures have one callback: no list is made before the second.
+        self._callbacks: Callable[[Future[T]], object] | list[Callable[[Future[T]], object]] | None = None
         self.what = what
         self.on_cancel = on_cancel
 
@@ -58,7 +61,7 @@ class Future(Generic[T]):
             raise self._error
         if self._result is _PENDING:
             raise RuntimeError(f"not done: {describe(self.what)}")
-        return cast(T, self._result)
+        return self._result  # type: ignore[return-value]
 
     def error(self) -> BaseException | None:
         return self._error
@@ -67,12 +70,14 @@ class Future(Generic[T]):
         """Completes the future; a second completion (after a cancel, say) is ignored."""
         if self._result is _PENDING and self._error is None:
             self._result = value
-            self._notify()
+            if self._callbacks is not None:
+                self._notify()
 
     def set_error(self, error: BaseException) -> None:
         if self._result is _PENDING and self._error is None:
             self._error = error
-            self._notify()
+            if self._callbacks is not None:
+                self._notify()
 
     def cancel(self) -> None:
         if not self.done():
@@ -80,25 +85,36 @@ class Future(Generic[T]):
                 self.on_cancel()
             self.set_error(Cancelled(describe(self.what)))
 
-    def add_callback(self, callback: Callable[[Future[T]], None]) -> None:
+    def add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         """Calls `callback(self)` on completion, at once if the future is done."""
-        if self.done():
+        callbacks = self._callbacks
+        if self._result is not _PENDING or self._error is not None:
             callback(self)
+        elif callbacks is None:
+            self._callbacks = callback
+        elif isinstance(callbacks, list):
+            callbacks.append(callback)
         else:
-            self._callbacks.append(callback)
+            self._callbacks = [callbacks, callback]
 
     def has_callbacks(self) -> bool:
-        return bool(self._callbacks)
+        return self._callbacks is not None
 
     def _notify(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, None
+        if not isinstance(callbacks, list):
+            assert callbacks is not None
+            callbacks(self)
+            return
         for callback in callbacks:
             callback(self)
 
     def __await__(self) -> Generator[Future[T], None, T]:
-        if not self.done():
+        if self._result is _PENDING and self._error is None:
             yield self
-        return self.result()
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
 
 
 class Task(Future[T]):
@@ -107,13 +123,14 @@ class Task(Future[T]):
     __slots__ = ("_coroutine", "_scheduler", "awaiting")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], scheduler: Scheduler, name: Description) -> None:
-        super().__init__(name)
+        Future.__init__(self, name)
         self._coroutine = coroutine
         self._scheduler = scheduler
         self.awaiting: Future[Any] | None = None
 
-    def _step(self) -> None:
-        if self.done():
+    def step(self) -> None:
+        """Lets the coroutine go on to its next wait. For the scheduler, and for a driver that steps `ready` itself."""
+        if self._result is not _PENDING or self._error is not None:
             return
         self.awaiting = None
         try:
@@ -177,7 +194,7 @@ class Scheduler:
         """Steps every task that is ready now (not those that become ready meanwhile). True if any was."""
         count = len(self.ready)
         for _ in range(count):
-            self.ready.popleft()._step()
+            self.ready.popleft().step()
         return count > 0
 
 
@@ -194,7 +211,10 @@ async def all_of(awaitables: Iterable[Future[Any]]) -> list[Any]:
 
 async def first_of(*futures: Future[Any]) -> Future[Any]:
     """Waits until one of the futures is done and returns it; the others go on."""
-    done: Future[Future[Any]] = Future(("any of", *(future.what for future in futures)))
+    for future in futures:
+        if future.done():
+            return future
+    done: Future[Future[Any]] = Future(("any of", *[future.what for future in futures]))
     for future in futures:
         future.add_callback(done.set_result)
     return await done
@@ -208,9 +228,10 @@ class Signal:
         self._waiting: list[Future[None]] = []
 
     def set(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            future.set_result(None)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for future in waiting:
+                future.set_result(None)
 
     def wait(self) -> Future[None]:
         future: Future[None] = Future(self._what)

@@ -55,7 +55,7 @@ class Lanes:
     ) -> None:
         self._endpoint = endpoint
         self._replica = replica
-        self._wire = wire = settings.wire_dtype
+        wire = settings.wire_dtype
         self._sample_every = settings.consensus_sample_every
         self._counters = counters
         self._channel = channel
@@ -63,7 +63,10 @@ class Lanes:
         self._values = outgoing or (lambda chunk: chunk.source)
         self._exchanges = 0
         self._pool: dict[tuple[object, int], list[Array]] = {}
-        self.nbytes = sum(chunk.x.size * replica.wire_type(chunk, wire).itemsize for chunk in replica.chunks)
+        self._types = [replica.wire_type(chunk, wire) for chunk in replica.chunks]
+        self.nbytes = sum(
+            chunk.x.size * dtype.itemsize for chunk, dtype in zip(replica.chunks, self._types, strict=True)
+        )
 
     async def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         """Sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
@@ -71,6 +74,9 @@ class Lanes:
             self._exchanges += 1
             if senders and self._sample_every and self._exchanges % self._sample_every == 0:
                 mix = self._measured(mix, len(senders))
+            if len(self._replica.chunks) == 1:
+                await self._lane(0, senders, receivers, mix)
+                return
             lanes = [self._lane(lane, senders, receivers, mix) for lane in range(LANES)]
             await all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
 
@@ -94,17 +100,24 @@ class Lanes:
     async def _lane(self, lane: int, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         endpoint, space, channel = self._endpoint, self._replica.space, self._channel + lane
         for chunk in self._replica.chunks[lane::LANES]:
-            borrowed = {peer: self._borrow(chunk) for peer in senders}
-            arriving = {peer: buffer[: chunk.x.size] for peer, buffer in borrowed.items()}
-            moving = [endpoint.recv(peer, channel, buffer) for peer, buffer in arriving.items()]
+            borrowed, moving = [], []
+            arriving: dict[int, Array] = {}
+            for peer in senders:
+                buffer = self._borrow(chunk)
+                borrowed.append(buffer)
+                arriving[peer] = wire = buffer[: chunk.x.size]
+                moving.append(endpoint.recv(peer, channel, wire))
             mine, own_buffer = self._outgoing(chunk)
             await space.settled(endpoint)
-            moving += [endpoint.send(peer, channel, mine) for peer in receivers]
+            for peer in receivers:
+                moving.append(endpoint.send(peer, channel, mine))  # noqa: PERF401
             await all_of(moving)
             with space.computing():
-                mix(chunk, space.fetch(mine), {peer: space.fetch(buffer) for peer, buffer in arriving.items()})
+                for peer, wire in arriving.items():
+                    arriving[peer] = space.fetch(wire)
+                mix(chunk, space.fetch(mine), arriving)
             await space.settled(endpoint)
-            for buffer in [*borrowed.values(), *own_buffer]:
+            for buffer in (*borrowed, *own_buffer):
                 self._give_back(buffer)
 
     def _outgoing(self, chunk: Chunk) -> tuple[Array, list[Array]]:
@@ -112,7 +125,7 @@ class Lanes:
         if (
             not self._corrected
             and self._replica.space.direct
-            and self._replica.wire_type(chunk, self._wire) == chunk.x.dtype
+            and self._types[chunk.index] == chunk.x.dtype
         ):
             return self._values(chunk), []
         buffer = self._borrow(chunk)
@@ -124,7 +137,7 @@ class Lanes:
         return wire, [buffer]
 
     def _borrow(self, chunk: Chunk) -> Array:
-        dtype = self._replica.wire_type(chunk, self._wire)
+        dtype = self._types[chunk.index]
         free = self._pool.get((dtype, chunk.capacity))
         return free.pop() if free else self._replica.space.wire(chunk.capacity, dtype)
 

@@ -79,10 +79,13 @@ class Meeting:
             if peer not in self._gone:
                 self._post(peer, token)
         for peer, sending in self._sending:
-            await self._delivered(peer, sending)
+            if not sending.done():
+                await self._delivered(peer, sending)
 
     def absent(self, peer: int, phase: int, round_: int) -> bool:
         """Whether the peer is known to take no part in the round."""
+        if not (self._gone or self._resting or self._limits):
+            return False
         for since in (self._gone.get(peer), self._resting.get(peer)):
             if since is not None and (phase, round_) >= since:
                 return True
@@ -107,14 +110,16 @@ class Meeting:
         if not late:
             return
         timer = self._endpoint.sleep(self._wait_timeout)
-        while late := missing():
+        timer.add_callback(lambda _: self._changed.set())
+        while late:
             change = self._changed.wait()
             change.what = ("rank", late[0], "to join exchange", round_, "(late:", *late, ")")
-            await first_of(change, timer)
-            if timer.done() and missing():
+            await change
+            late = missing()
+            if late and timer.done():
                 raise WaitTimeoutError(
                     f"rank {self._endpoint.rank} waited {self._wait_timeout:.0f} s for rank(s) "
-                    f"{', '.join(map(str, missing()))} to join exchange {round_}; raise wait_timeout if they are only slow"
+                    f"{', '.join(map(str, late))} to join exchange {round_}; raise wait_timeout if they are only slow"
                 )
         timer.cancel()
 

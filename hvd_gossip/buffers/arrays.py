@@ -6,6 +6,7 @@ Half types (float16, bfloat16) are stored and sent as they are and added in floa
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -41,6 +42,7 @@ def is_floating(dtype: Any) -> bool:
     return dtype in _HALVES or dtype in (np.dtype(np.float32), np.dtype(np.float64))
 
 
+@lru_cache
 def compute_dtype(dtype: Any) -> np.dtype[Any]:
     """The type to add in: float32 for the half types, else the type itself."""
     work: np.dtype[Any] = np.dtype(dtype)
@@ -49,6 +51,7 @@ def compute_dtype(dtype: Any) -> np.dtype[Any]:
     return work
 
 
+@lru_cache
 def wire_dtype(name: str, stored: Any) -> np.dtype[Any]:
     """The type in which an array of type `stored` travels under the setting `wire_dtype`.
 
@@ -68,10 +71,9 @@ def wire_dtype(name: str, stored: Any) -> np.dtype[Any]:
 
 def is_finite(array: Array) -> bool:
     """Whether no element is infinite or NaN. On a GPU this waits for the array's stream."""
-    xp = module_of(array)
     if array.dtype == _HALVES[1]:
         array = array.astype(np.float32)
-    return bool(xp.isfinite(array).all())
+    return bool(module_of(array).isfinite(array).all())
 
 
 def add_into(out: Array, a: Array, b: Array) -> None:

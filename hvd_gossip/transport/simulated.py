@@ -69,6 +69,7 @@ class SimulatedWorld:
     Attributes:
         endpoints: one Endpoint a rank.
         events: events that the clock has gone through.
+        plain: whether a message's times follow from its route and length alone.
         dead: the ranks killed so far.
         detected: those of them that the others know of.
     """
@@ -96,6 +97,7 @@ class SimulatedWorld:
         self.size = size
         self.eager_limit = eager_limit
         self.random_snapshot = snapshot == "random"
+        self.plain = self.links.plain and not self.random_snapshot
         self.in_flight = in_flight
         self.detection_delay = detection_delay
         self.stream = random.Random(f"links {seed}")
@@ -198,10 +200,10 @@ class SimulatedWorld:
         return done
 
     def _loop(self, until: Callable[[], bool] | None, max_time: float) -> bool:
-        heap, ready, run_ready, pop = self._heap, self.scheduler.ready, self.scheduler.run_ready, heapq.heappop
+        heap, ready, pop = self._heap, self.scheduler.ready, heapq.heappop
         while True:
             while ready:
-                run_ready()
+                ready.popleft().step()
             if self._polled and self._test_polled():
                 continue
             if until is not None and until():

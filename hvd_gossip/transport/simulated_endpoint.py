@@ -69,18 +69,22 @@ class SimulatedEndpoint:
             ValueError: no such rank or channel, or a payload that cannot travel.
         """
         self._check(dest, channel)
-        if type(payload) is bytes:
-            send = Send(self.rank, dest, channel, payload, len(payload))
-        else:
-            send = Send(self.rank, dest, channel, payload, check_array(payload, "send"))
+        nbytes = len(payload) if type(payload) is bytes else check_array(payload, "send")
+        send = Send(self.rank, dest, channel, payload, nbytes)
         world = self._world
         if world.dead and self._is_in_vain(dest, send):
             return send
-        if send.nbytes > world.eager_limit:
+        if nbytes > world.eager_limit:
             send.eager = False
-            self._travel(send, 0, world.endpoints[dest].arrive, send, True)
+            nbytes = 0
+        target = world.endpoints[dest]
+        if world.plain:
+            latency, per_byte = self._routes.get(dest) or self._find_route(dest)
+            self.bytes_sent += nbytes
+            time = target.keep_order(channel * self.size + self.rank, world.time + latency + nbytes * per_byte)
+            world.push(time, target.arrive, send)
         else:
-            self._travel(send, send.nbytes, world.endpoints[dest].arrive, send, True)
+            self._travel(send, nbytes, target.arrive, send, True)
         return send
 
     def recv(self, source: int, channel: int, into: Array) -> Future[None]:
@@ -152,9 +156,7 @@ class SimulatedEndpoint:
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: Description = "task") -> Task[T]:
         """Runs a coroutine as a task of this rank; a death of the rank cancels it."""
-        task = self._world.scheduler.spawn(
-            coroutine, ("rank", self.rank, *((name,) if isinstance(name, str) else name))
-        )
+        task = self._world.scheduler.spawn(coroutine, ("rank", self.rank, name))
         if self._dead:
             task.cancel()
             return task
@@ -265,7 +267,10 @@ class SimulatedEndpoint:
     def keep_order(self, key: int, time: float) -> float:
         """When a message due at `time` arrives: never before the one sent before it. For the sender."""
         last = self._last
-        last[key] = time = max(last.get(key, 0.0), time)
+        due = last.get(key)
+        if due is not None and due > time:
+            return due
+        last[key] = time
         if len(last) > self._last_limit:
             now = self._world.time
             self._last = {key: due for key, due in last.items() if due > now}

@@ -84,6 +84,11 @@ class Links:
         if size > 1:
             self.route(0, 1)
 
+    @property
+    def plain(self) -> bool:
+        """Whether a message takes what its route and length say, whatever else travels."""
+        return not (self.delay or self.serialize_send or self.serialize_receive)
+
     def route(self, source: int, dest: int) -> tuple[float, float]:
         """(latency in s, seconds per byte) of a link; a rank reaches itself at once.
 
