@@ -110,7 +110,7 @@ class Lanes:
             mine, own_buffer = self._outgoing(chunk)
             await space.settled(endpoint)
             for peer in receivers:
-                moving.append(endpoint.send(peer, channel, mine))  # noqa: PERF401
+                moving.append(endpoint.send(peer, channel, mine))
             await all_of(moving)
             with space.computing():
                 for peer, wire in arriving.items():
@@ -122,11 +122,7 @@ class Lanes:
 
     def _outgoing(self, chunk: Chunk) -> tuple[Array, list[Array]]:
         """What to send, and the borrowed buffer it lies in, if any."""
-        if (
-            not self._corrected
-            and self._replica.space.direct
-            and self._types[chunk.index] == chunk.x.dtype
-        ):
+        if not self._corrected and self._replica.space.direct and self._types[chunk.index] == chunk.x.dtype:
             return self._values(chunk), []
         buffer = self._borrow(chunk)
         wire = buffer[: chunk.x.size]
