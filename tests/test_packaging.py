@@ -90,7 +90,7 @@ def test_metadata(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text().strip()
-    extras = {"torch", "tensorflow", "tensorflow-cpu", "cuda12", "cuda13", "mpi", "plots", "demo", "dev"}
+    extras = {"torch", "tensorflow", "tensorflow-cpu", "cuda12", "cuda13", "mpi", "plots", "demo", "testing", "dev"}
     assert set(metadata.get_all("Provides-Extra") or []) == extras
     required = metadata.get_all("Requires-Dist") or []
     assert 'torch>=2.6; extra == "torch"' in required

@@ -1,61 +1,13 @@
 """The list that drives every algorithm through the same tests: a new algorithm is one file, one line in the registry, one row.
 
-`tests/algorithms/test_conformance.py`, `test_properties_simulated.py` and `test_joining_simulated.py` run it in the simulator,
-`tests/torch_frontend` and `tests/tensorflow_frontend` on real ranks.
+`hvd_gossip.testing` has the tests, which `tests/algorithms/test_conformance.py` runs for these rows in the simulator;
+`tests/torch_frontend` and `tests/tensorflow_frontend` run every algorithm on real ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from hvd_gossip.algorithms.base import Algorithm
-from hvd_gossip.algorithms.registry import find_algorithm
-from hvd_gossip.simulate_problems import Vector
+from hvd_gossip.testing import Row, random_directed_rounds
 from tests.algorithms import equations
-from tests.algorithms.graphs import random_directed_rounds, random_graph
-
-
-@dataclass(frozen=True)
-class Row:
-    """One algorithm under some settings.
-
-    Attributes:
-        algorithm: its registered name.
-        settings: fields of MixingSettings.
-        topologies: names to run it on, each for any number of workers.
-        random_topology: (size, seed) -> what `make_topology` takes: a random graph that it can use.
-        iterates: the paper's equations in plain NumPy (see `equations`), None for asynchronous algorithms.
-        tolerance: how near to them it comes, absolutely.
-        keeps_mass: whether the sum over all workers changes by the wrapped optimizers' updates alone.
-        comes_to_consensus: whether without updates all workers end at the mean of where they began.
-    """
-
-    algorithm: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    topologies: tuple[str, ...] = ("auto", "ring", "complete")
-    random_topology: Callable[[int, int], Any] = random_graph
-    iterates: Callable[[equations.Run], Vector] | None = None
-    tolerance: float = 1e-11
-    keeps_mass: bool = True
-    comes_to_consensus: bool = True
-
-    @property
-    def kind(self) -> type[Algorithm]:
-        return find_algorithm(self.algorithm)
-
-    @property
-    def synchronous(self) -> bool:
-        return self.kind.synchronous
-
-    def heeds(self, setting: str) -> bool:
-        """Whether the setting means something to it."""
-        return setting in self.kind.heeds
-
-    def __str__(self) -> str:
-        return "-".join([self.algorithm, *(f"{name}={value}" for name, value in self.settings.items())])
-
 
 OVERLAP, SEQUENTIAL = {"mixing_order": "overlap"}, {"mixing_order": "sequential"}
 ALLREDUCE = Row("allreduce", iterates=equations.allreduce)

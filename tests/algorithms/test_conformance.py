@@ -1,52 +1,15 @@
-"""What every algorithm must show, whatever it is: the rows of `rows.py`, each under the same tests, in the simulator."""
+"""Every algorithm under the tests that all must pass: the rows of `rows.py`, in the simulator."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pytest
 
 from hvd_gossip.algorithms.registry import ALGORITHMS, OWN
-from hvd_gossip.algorithms.settings import MixingSettings
-from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Simulation, Still
-from hvd_gossip.simulate_problems import Vector
-from hvd_gossip.transport.simulated_links import Links, exponential, lognormal, uniform
-from tests.algorithms.equations import Run
-from tests.algorithms.rows import ALLREDUCE, EVERYTHING, ROWS, Row
+from hvd_gossip.testing import Run, conformance_tests
+from hvd_gossip.testing.training import RATE, STEPS, problem, simulation
+from tests.algorithms.rows import ALLREDUCE, EVERYTHING
 
-STEPS, RATE = 12, 0.05
-SLOW_LINKS = Links(latency=0.001, bandwidth=1e6, delay=uniform(0.0, 0.2))
-SYNCHRONOUS = [row for row in ROWS if row.synchronous]
-EXACT = [row for row in ROWS if row.iterates is not None]
-rows = pytest.mark.parametrize("row", ROWS, ids=str)
-
-
-class Different(LeastSquares):
-    """Least squares whose workers begin at different places, or where they are told to."""
-
-    start: Vector | None = None
-
-    def initial(self, rank: int) -> Vector:
-        if self.start is not None:
-            return self.start[rank].copy()
-        return np.random.default_rng(rank).standard_normal((self.inputs.shape[2],))
-
-
-def problem(size: int, start: Vector | None = None, **options: Any) -> Different:
-    task = Different(size, **{"dimension": 6, "skew": 1.0, **options})
-    task.start = start
-    return task
-
-
-def simulation(row: Row, task: Any, size: int, topology: Any = "auto", **options: Any) -> Simulation:
-    settings = MixingSettings(**{**row.settings, **options.pop("settings", {})})
-    options = {"links": SLOW_LINKS, "learning_rate": RATE, "chunk_bytes": 16, **options}
-    return Simulation(row.algorithm, task, size=size, topology=topology, settings=settings, **options)
-
-
-def run(row: Row, task: Any, size: int, topology: Any = "auto", steps: int = STEPS, **options: Any) -> Report:
-    return simulation(row, task, size, topology, **options).run(steps=steps)
+globals().update(conformance_tests(EVERYTHING))
 
 
 def test_every_algorithm_has_a_row() -> None:
@@ -58,20 +21,6 @@ def test_every_synchronous_row_has_its_equations() -> None:
     assert not [str(row) for row in EVERYTHING if row.synchronous and row.iterates is None]
 
 
-# Equations
-
-
-@pytest.mark.parametrize("size", [2, 3, 5, 8])
-@pytest.mark.parametrize("row", EXACT, ids=str)
-def test_iterates_are_those_of_the_paper_s_equations(row: Row, size: int) -> None:
-    for topology in (*row.topologies, row.random_topology(size, size)):
-        simulated = simulation(row, problem(size), size, topology)
-        assert row.iterates is not None
-        expected = row.iterates(Run(problem(size), simulated.topology, STEPS, RATE, row.settings))
-        actual = simulated.run(steps=STEPS).parameters
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=row.tolerance, err_msg=str(topology))
-
-
 def test_allreduce_s_iterates() -> None:
     """From one start, as Horovod's users broadcast it."""
     start = np.tile(np.random.default_rng(0).standard_normal(6), (4, 1))
@@ -79,57 +28,3 @@ def test_allreduce_s_iterates() -> None:
     assert ALLREDUCE.iterates is not None
     expected = ALLREDUCE.iterates(Run(problem(4, start), simulated.topology, STEPS, RATE, {}))
     np.testing.assert_allclose(simulated.run(steps=STEPS).parameters, expected, rtol=0, atol=ALLREDUCE.tolerance)
-
-
-@pytest.mark.parametrize("row", EVERYTHING, ids=str)
-def test_one_worker_is_the_wrapped_optimizer_to_the_last_bit(row: Row) -> None:
-    task = problem(1, dtype=np.float32)
-    x, rng = task.initial(0), np.random.default_rng(0)
-    for _ in range(STEPS):
-        x -= RATE * task.gradient(0, x, rng)
-    np.testing.assert_array_equal(run(row, task, 1).parameters[0], x)
-
-
-# Training
-
-
-@rows
-def test_it_comes_near_the_optimum_of_workers_whose_data_are_alike(row: Row) -> None:
-    """The asynchronous ones under jitter and with one worker three times slower."""
-    task = problem(6, skew=0.0)
-    slow = {} if row.synchronous else {2: 3.0}
-    compute = ComputeModel(0.05, lognormal(1.0, 0.3), slow=slow)
-    links = Links(latency=1e-3, delay=exponential(1e-3))
-    report = run(row, task, 6, steps=150, compute=compute, links=links)
-    assert task.loss(report.mean) < task.loss(task.optimum) * 1.1
-    assert report.consensus_distance < 0.2
-
-
-@rows
-def test_without_updates_all_come_to_the_mean(row: Row) -> None:
-    if not row.comes_to_consensus:
-        pytest.skip(f"{row} has no such limit: see its own tests")
-    values = np.random.default_rng(7).standard_normal((7, 5))
-    report = run(row, Still(values.copy()), 7, steps=150, links=Links(latency=1e-3))
-    np.testing.assert_allclose(report.parameters, np.tile(values.mean(axis=0), (7, 1)), rtol=0, atol=1e-4)
-
-
-# Checkpoints
-
-
-@pytest.mark.parametrize("row", SYNCHRONOUS, ids=str)
-def test_a_checkpoint_goes_on_bit_by_bit(row: Row) -> None:
-    """Six steps and six more are twelve. Only a sequential step leaves nothing on its way, so that six and six can be told."""
-    if "sequential" not in row.kind.orders or len(row.settings) > 1:
-        pytest.skip(f"{row} has exchanges under way between two steps")
-    row = Row(row.algorithm, {**row.settings, "mixing_order": "sequential"})
-    if row.settings.get("mixing_period", 1) > 1 or row.settings.get("global_average_every", 0):
-        pytest.skip("counts its steps from the beginning of a run")
-    whole = run(row, problem(5), 5, "ring")
-    first = simulation(row, problem(5), 5, "ring")
-    half = first.run(steps=STEPS // 2).parameters
-    states = [worker.algorithm.state_dict() for worker in first.workers]
-    second = simulation(row, problem(5, half), 5, "ring")
-    for worker, state in zip(second.workers, states, strict=True):
-        worker.algorithm.load_state_dict(state)
-    np.testing.assert_array_equal(second.run(steps=STEPS // 2).parameters, whole.parameters)

@@ -1,4 +1,4 @@
-"""The invariants of the design over random topologies, delays, reorderings, speeds and departures."""
+"""What the algorithms have in particular, over random topologies, delays, reorderings, speeds and departures."""
 
 from __future__ import annotations
 
@@ -12,56 +12,16 @@ from hypothesis import strategies as st
 
 from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Still, simulate
 from hvd_gossip.simulate_problems import Vector
+from hvd_gossip.testing import random_directed_rounds, random_graph
+from hvd_gossip.testing.invariants import Poisonous
+from hvd_gossip.testing.selection import few, very_few
+from hvd_gossip.testing.worlds import SEEDS, SIZES, STRAGGLER, Scene, departures, scenes, within
 from hvd_gossip.topology import make_topology
 from hvd_gossip.transport.simulated_links import Distribution, Links, exponential, lognormal
-from tests.algorithms.graphs import random_directed_rounds, random_graph
-from tests.algorithms.rows import EVERYTHING, ROWS, Row
-from tests.algorithms.worlds import (
-    SEEDS,
-    SIZES,
-    STRAGGLER,
-    Drift,
-    Scene,
-    departures,
-    scenes,
-    within,
-)
 
 RATE = 0.1
 STEPS = 8
-rows = pytest.mark.parametrize("row", ROWS, ids=str)
 some = settings(max_examples=settings().max_examples // 3)
-few = settings(max_examples=settings().max_examples // 5)
-very_few = settings(max_examples=settings().max_examples // 10)
-
-
-# Mass
-
-
-@rows
-@few
-@given(
-    scene=scenes(),
-    leaving=departures(STEPS),
-    period=st.integers(1, 3),
-    wire=st.sampled_from(["parameter", "float16", "bfloat16"]),
-    dtype=st.sampled_from([np.float64, np.float32]),
-)
-def test_mass_changes_by_the_updates_alone(
-    row: Row, scene: Scene, leaving: dict[int, int], period: int, wire: str, dtype: Any
-) -> None:
-    if not row.keeps_mass:
-        pytest.skip(f"{row} keeps another sum: see its own tests")
-    problem = Drift(scene.size, dtype=dtype, seed=scene.seed)
-    settings = {name: value for name, value in (("mixing_period", period), ("wire_dtype", wire)) if row.heeds(name)}
-    simulation = scene.simulation(
-        row, problem, topology=row.random_topology(scene.size, scene.seed), **{**settings, **row.settings}
-    )
-    report = simulation.run(steps=STEPS, departures=within(leaving, scene.size))
-    total, weight = simulation.mass()
-    tolerance = scene.size * STEPS * 50 * float(np.finfo(dtype).eps)
-    np.testing.assert_allclose(total, problem.sum_after(report.steps, RATE), rtol=0, atol=tolerance)
-    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
 
 
 # Consensus
@@ -158,17 +118,6 @@ def test_dpsgd_is_the_paper_s_recurrence_whatever_the_timing(order: str, scene: 
     np.testing.assert_allclose(report.parameters, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.synchronous], ids=str)
-@very_few
-@given(scene=scenes())
-def test_a_synchronous_result_does_not_depend_on_timing_to_the_last_bit(row: Row, scene: Scene) -> None:
-    problem = LeastSquares(scene.size, skew=1.0, seed=scene.seed)
-    topology = row.random_topology(scene.size, scene.seed)
-    calm = Scene(scene.size, scene.seed, ComputeModel(), Links())
-    results = [where.simulation(row, problem, topology=topology).run(steps=STEPS).parameters for where in (scene, calm)]
-    np.testing.assert_array_equal(*results)
-
-
 @very_few
 @given(scene=scenes(sizes=st.integers(2, 12)))
 def test_dpsgd_on_the_complete_graph_is_centralized_sgd(scene: Scene) -> None:
@@ -176,18 +125,6 @@ def test_dpsgd_on_the_complete_graph_is_centralized_sgd(scene: Scene) -> None:
     gossip = scene.simulation("dpsgd", problem, topology="complete", mixing_order="sequential").run(steps=STEPS)
     central = scene.simulation("allreduce", problem).run(steps=STEPS)
     np.testing.assert_allclose(gossip.parameters, central.parameters, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("row", EVERYTHING, ids=str)
-@very_few
-@given(scene=scenes(sizes=st.just(1)))
-def test_one_worker_is_the_plain_optimizer_exactly(row: Row, scene: Scene) -> None:
-    problem = LeastSquares(1, batch=3, dtype=np.float32, seed=scene.seed)
-    report = scene.simulation(row, problem).run(steps=STEPS)
-    x, rng = problem.initial(0), np.random.default_rng((scene.seed, 0, 1))
-    for _ in range(STEPS):
-        x -= RATE * problem.gradient(0, x, rng)
-    np.testing.assert_array_equal(report.parameters[0], x)
 
 
 # Progress and departures
@@ -226,92 +163,6 @@ def test_adpsgd_bears_a_departure_at_any_moment_of_a_short_run(rank: int, step: 
         assert report.steps.sum() == 6 + min(step, 3)
 
 
-@rows
-@few
-@given(scene=scenes(), leaving=departures(STEPS), exact=st.sampled_from([0, 3]))
-def test_departures_leave_nobody_waiting(row: Row, scene: Scene, leaving: dict[int, int], exact: int) -> None:
-    leaving = within(leaving, scene.size)
-    options = {"global_average_every": exact} if row.heeds("global_average_every") else {}
-    topology = row.random_topology(scene.size, scene.seed)
-    simulation = scene.simulation(row, LeastSquares(scene.size), topology=topology, **options)
-    report = simulation.run(steps=STEPS, departures=leaving)
-    assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
-    assert np.all(np.isfinite(report.parameters))
-
-
-@pytest.mark.parametrize("row", EVERYTHING, ids=str)
-@few
-@given(scene=scenes(sizes=st.integers(2, 16)), leaving=departures(STEPS))
-def test_allreduce_and_consensus_go_on_without_the_departed(row: Row, scene: Scene, leaving: dict[int, int]) -> None:
-    leaving = within(leaving, scene.size)
-    every = 0 if row.algorithm == "allreduce" else 2
-    simulation = scene.simulation(row, LeastSquares(scene.size), consensus_every=every)
-    report = simulation.run(steps=STEPS, departures=leaving)
-    assert report.steps.tolist() == [leaving.get(rank, STEPS) for rank in range(scene.size)]
-
-
-@rows
-@very_few
-@given(scene=scenes(sizes=st.integers(2, 16), slowest=10.0))
-def test_consensus_is_the_mean_and_moves_no_mass(row: Row, scene: Scene) -> None:
-    if not row.keeps_mass:
-        pytest.skip(f"{row} keeps another sum: see its own tests")
-    problem = Drift(scene.size, seed=scene.seed)
-    topology = row.random_topology(scene.size, scene.seed)
-    simulation = scene.simulation(row, problem, topology=topology, consensus_every=3)
-    report = simulation.run(steps=7)
-    for meeting, steps in enumerate((3, 6)):
-        mean = problem.sum_after(np.full(scene.size, steps), RATE) / scene.size
-        for rank in range(scene.size):
-            np.testing.assert_allclose(report.consensus[rank][meeting], mean, rtol=0, atol=1e-12)
-    total, weight = simulation.mass()
-    np.testing.assert_allclose(total, problem.sum_after(report.steps, RATE), rtol=0, atol=1e-11)
-    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
-
-
-# Poison
-
-
-class Poisonous(Drift):
-    """One rank's gradient stops being finite at its third step."""
-
-    def __init__(self, size: int, rank: int, value: float, **options: Any) -> None:
-        super().__init__(size, **options)
-        self.rank, self.value, self.taken = rank, value, 0
-
-    def gradient(self, rank: int, x: Vector, rng: np.random.Generator) -> Vector:
-        gradient = super().gradient(rank, x, rng)
-        if rank == self.rank:
-            self.taken += 1
-            if self.taken == 3:
-                gradient = gradient.copy()
-                gradient[1] = self.value
-        return gradient
-
-
-@rows
-@few
-@given(
-    scene=scenes(slowest=3.0),
-    victim=st.integers(0, 63),
-    value=st.sampled_from([math.nan, math.inf, -math.inf]),
-    wire=st.sampled_from(["parameter", "bfloat16"]),
-)
-def test_a_poisoned_replica_poisons_nobody(row: Row, scene: Scene, victim: int, value: float, wire: str) -> None:
-    victim %= scene.size
-    problem = Poisonous(scene.size, victim, value, seed=scene.seed)
-    topology = row.random_topology(scene.size, scene.seed)
-    options = {"wire_dtype": wire} if row.heeds("wire_dtype") else {}
-    simulation = scene.simulation(row, problem, topology=topology, **options)
-    with np.errstate(invalid="ignore"):
-        report = simulation.run(steps=STEPS)
-    healthy = np.arange(scene.size) != victim
-    assert np.all(np.isfinite(report.parameters[healthy]))
-    assert not np.isfinite(report.parameters[victim, 1])
-    if row.synchronous and "mixing_period" not in row.settings:  # else the victim may meet nobody in what is left
-        assert sum(counters.poisoned for counters in report.counters) > 0
-
-
 def test_both_ends_of_a_pair_count_a_poisoned_chunk() -> None:
     problem = Poisonous(2, 0, math.nan)
     with np.errstate(invalid="ignore"):
@@ -320,21 +171,6 @@ def test_both_ends_of_a_pair_count_a_poisoned_chunk() -> None:
     assert min(counts) > 10
     assert np.all(np.isfinite(report.parameters[1]))
     assert np.isnan(report.parameters[0]).sum() == 1
-
-
-@pytest.mark.parametrize("row", [row for row in ROWS if row.heeds("wire_dtype") and row.keeps_mass], ids=str)
-@few
-@given(scene=scenes(slowest=3.0))
-def test_what_overflows_on_a_narrow_wire_is_refused_and_kept(row: Row, scene: Scene) -> None:
-    """A value beyond float16's range is fine where it is stored; it cannot travel, and no mass is lost."""
-    values = np.random.default_rng(scene.seed).standard_normal((scene.size, 5))
-    values[scene.size // 2, 0] = 1e6
-    topology = row.random_topology(scene.size, scene.seed)
-    simulation = scene.simulation(row, Still(values), topology=topology, wire_dtype="float16")
-    simulation.run(steps=STEPS)
-    total, weight = simulation.mass()
-    np.testing.assert_allclose(total, values.sum(axis=0), rtol=1e-12, atol=1e-9)
-    np.testing.assert_allclose(weight, scene.size, rtol=1e-12)
 
 
 # Size

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.simulate import ComputeModel, Problem, Simulation, Still
 from hvd_gossip.simulate_problems import Vector
+from hvd_gossip.testing.row import Row
 from hvd_gossip.transport.simulated_links import Links, exponential, lognormal, pareto
-from tests.algorithms.rows import Row
 
 STRAGGLER = 1e4
 SEEDS = st.integers(0, 2**20)
@@ -50,12 +50,12 @@ class Scene:
     options: dict[str, Any] = field(default_factory=dict)
 
     def simulation(self, algorithm: str | Row, problem: Problem, **settings: Any) -> Simulation:
-        if isinstance(algorithm, Row):
-            algorithm, settings = algorithm.algorithm, {**algorithm.settings, **settings}
+        row = algorithm if isinstance(algorithm, Row) else Row(algorithm)
+        settings = {**row.settings, **settings}
         options = {"chunk_bytes": 16, "seed": self.seed, "compute": self.compute, "links": self.links, **self.options}
         options.update({key: settings.pop(key) for key in ("topology", "consensus_every", "joins") if key in settings})
         mixing = MixingSettings(**{"seed": self.seed, "wait_timeout": math.inf, **settings})
-        return Simulation(algorithm, problem, size=self.size, settings=mixing, **options)
+        return Simulation(row.algorithm, problem, size=self.size, settings=mixing, **options)
 
 
 @st.composite

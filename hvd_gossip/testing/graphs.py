@@ -8,10 +8,10 @@ import numpy as np
 from hvd_gossip.simulate_problems import Vector
 
 
-def random_graph(size: int, seed: int) -> nx.Graph:
+def random_graph(size: int, seed: int) -> nx.Graph[int]:
     """Connected: a random tree and some more edges."""
     rng = np.random.default_rng(seed)
-    graph = nx.Graph()
+    graph: nx.Graph[int] = nx.Graph()
     graph.add_nodes_from(range(size))
     graph.add_edges_from((rank, int(rng.integers(rank))) for rank in range(1, size))
     for _ in range(int(rng.integers(2 * size))):
