@@ -13,21 +13,32 @@ DUPLICATE = (
 )
 REMOVED = "Process set {} has been removed."
 NOT_WITH_JOIN = "{kind} is not supported with Join at this time. {who} joined before {name!r}."
+STALLED = (
+    "One or more tensors were submitted to be reduced, gathered or broadcasted by subset of ranks and are waiting for "
+    "remainder of ranks for more than {:g} seconds. Either these ranks are slow or stuck, or ranks submit different tensors, "
+    "and then this never ends. Stalled ops:"
+)
+"""Begins with Horovod's words: users' scripts that watch logs look for them."""
 SHUT_DOWN = "{kind} {name!r} cannot be done: {who}. It was submitted by {ranks}."
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
     """ "rank 3", or "ranks 0-4, 6"."""
+    numbers = sorted(set(ranks))
+    if not numbers:
+        return "no rank"
+    return f"rank{'s' * (len(numbers) > 1)} {_numbers(numbers)}"
+
+
+def _numbers(ranks: Iterable[int]) -> str:
+    """ "3", or "0-4, 6"."""
     runs: list[list[int]] = []
     for rank in sorted(ranks):
         if runs and runs[-1][1] == rank - 1:
             runs[-1][1] = rank
         else:
             runs.append([rank, rank])
-    if not runs:
-        return "no rank"
-    texts = [str(low) if low == high else f"{low}-{high}" for low, high in runs]
-    return ("rank " if len(runs) == 1 and runs[0][0] == runs[0][1] else "ranks ") + ", ".join(texts)
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
 
 
 def _factors(signature: Signature) -> str:
@@ -77,11 +88,8 @@ def describe_stall(tensors: Iterable[tuple[Signature, float, list[int], list[int
         tensors: (signature, age in seconds, ready ranks, missing ranks) of each.
         limit: the age in seconds from which on they are reported.
     """
-    lines = [
-        f"One or more tensors were submitted by a subset of ranks and have waited for the others for more than {limit:g} s. "
-        "Either these ranks are slow or stuck, or the ranks submit different tensors, which will never end. Stalled:"
-    ]
+    lines = [STALLED.format(limit)]
     for signature, age, ready, missing in tensors:
-        lack = f"missing: {name_ranks(missing)}" if missing else f"missing: the rest of group {signature.group!r}"
-        lines.append(f"{signature.kind} {signature.name!r}: {age:.0f} s [ready: {name_ranks(ready)}] [{lack}]")
+        lack = f"missing ranks: {_numbers(missing)}" if missing else f"missing: the rest of group {signature.group!r}"
+        lines.append(f"{signature.kind} {signature.name!r}: {age:.0f} s [ready ranks: {_numbers(ready)}] [{lack}]")
     return "\n  ".join(lines)

@@ -17,10 +17,14 @@ from typing import Any, Protocol
 from hvd_gossip.buffers.arrays import module_of
 from hvd_gossip.collectives.memory import is_on_device
 from hvd_gossip.collectives.request import ReduceOp, Request, Result, name_of
+from hvd_gossip.errors import HorovodInternalError
 from hvd_gossip.transport.endpoint import Array
 
 PACK_BYTES = 64 << 10
 """Arrays of at most so many bytes are packed. Larger ones are reduced where they lie: a copy would cost more than it saves."""
+
+SHAPES_SHOWN = 8
+"""So many members an error names."""
 
 
 class Pending(Protocol):
@@ -46,6 +50,12 @@ class Pack:
         sources = [pair.source.reshape(-1) for pair in pairs]
         self.array = module_of(sources[0]).concatenate(sources)
         self._outputs: Sequence[Array] = [pair.output for pair in pairs]
+
+    def describe(self) -> str:
+        """What an error of the pack leaves out: whose shapes it has."""
+        shown = ", ".join(str(list(output.shape)) for output in self._outputs[:SHAPES_SHOWN])
+        more = len(self._outputs) - SHAPES_SHOWN
+        return f"It stands for tensors that travel as one, here of shapes {shown}{f' and {more} more' if more > 0 else ''}."
 
     def unpack(self) -> None:
         """Gives every output its part."""
@@ -75,11 +85,17 @@ class PackedPending:
     def wait(self) -> Result:
         """Returns when the outputs are written."""
         if self._result is None:
-            result = self._pending.wait()
+            result = self._wait()
             with self._context():
                 self._pack.unpack()
             self._result = result
         return self._result
+
+    def _wait(self) -> Result:
+        try:
+            return self._pending.wait()
+        except HorovodInternalError as error:
+            raise type(error)(f"{error} {self._pack.describe()}") from error
 
 
 def reduce_together(

@@ -44,5 +44,5 @@ def test_the_first_difference_is_told() -> None:
 def test_stall() -> None:
     text = describe_stall([(Signature("x", "allgather"), 61.4, [0, 1], [2])], 60.0)
     head, line = text.splitlines()
-    assert "more than 60 s" in head
-    assert line == "  allgather 'x': 61 s [ready: ranks 0-1] [missing: rank 2]"
+    assert "more than 60 seconds" in head
+    assert line == "  allgather 'x': 61 s [ready ranks: 0-1] [missing ranks: 2]"

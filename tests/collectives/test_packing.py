@@ -153,3 +153,26 @@ def test_a_pack_is_unpacked_once() -> None:
     assert pending.wait().ranks == (0,)
     assert outputs[0].tolist() == [7, 7]
     assert outputs[1].tolist() == [[0, 1, 2]]
+
+
+def test_an_error_of_a_pack_says_whose_shapes_it_has() -> None:
+    """The ranks' answer knows the pack alone: "shape [5]" of tensors of 2 and of 3 elements would puzzle their owner."""
+
+    class Failing:
+        def done(self) -> bool:
+            return True
+
+        def wait(self) -> Result:
+            raise HorovodInternalError("Mismatched allreduce tensor shapes for 'g_1'.")
+
+    for count, more in ((2, ""), (10, " and 2 more")):
+        arrays = [np.ones((2 + index, 3)) for index in range(count)]
+        pending = PackedPending(Failing(), Pack([Pair(array, array) for array in arrays]), nullcontext)
+        for _ in range(2):  # every member asks
+            with pytest.raises(HorovodInternalError) as caught:
+                pending.wait()
+            text = str(caught.value)
+            assert text.startswith("Mismatched allreduce tensor shapes for 'g_1'. ")
+            assert "[2, 3], [3, 3]" in text
+            assert text.endswith(f"{more}.")
+            assert text.count("of shapes") == 1

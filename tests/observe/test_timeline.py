@@ -149,7 +149,7 @@ def test_threads_share_rows_and_lose_no_event(tmp_path: Path) -> None:
 
 
 def test_killed_process_leaves_an_array_that_only_lacks_its_end(tmp_path: Path) -> None:
-    """Of a tensor that waits for ever, the trace tells that, and for which ranks."""
+    """Of a tensor that waits for ever, the trace tells that, and for which ranks (horovod#3886: a file that was never whole)."""
     program = (
         "import os, sys, pathlib; from hvd_gossip.observe.timeline import Timeline\n"
         "timeline = Timeline(sys.argv[1])\n"

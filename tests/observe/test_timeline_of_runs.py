@@ -155,3 +155,33 @@ def test_gossip_shows_peers_steps_and_waits_of_every_rank(algorithm: str, tmp_pa
         assert all(event["args"]["bytes"] > 0 and event["args"]["messages"] > 0 for event in peer)
         seen |= set(names(peer))
     assert seen == {"SEND", "RECEIVE"}
+
+
+RESTARTED = (
+    COLLECTIVES
+    + """
+    basics.init()
+    handles = []
+    for number in range(12):
+        request = Request(f"allreduce.{number}", "allreduce", np.ones(50_000, np.float32), op=1)
+        handles.append(runtime.current().submit(request))
+        if (number + basics.rank()) % 3 == 0:
+            basics.start_timeline(f"{sys.argv[1]}/{number}.json")
+        if (number + basics.rank()) % 3 == 1:
+            basics.stop_timeline()
+    for handle in handles:
+        handle.wait()
+    basics.start_timeline(f"{sys.argv[1]}/last.json")
+    allreduce("last")
+    basics.shutdown()
+"""
+)
+
+
+def test_horovod_2330_timelines_begin_and_end_while_operations_are_under_way(tmp_path: Path) -> None:
+    """horovod#2330, #1595: ranks that did so at different moments broke operations, and the file was no JSON."""
+    run_ranks(3, RESTARTED, [str(tmp_path)], env={"HOROVOD_TIMELINE": "DYNAMIC"})
+    paths = sorted(tmp_path.iterdir())
+    assert [path.name for path in paths] == ["0.json", "3.json", "6.json", "9.json", "last.json"]
+    assert "ALLREDUCE" in names(read(paths[-1])["allreduce.last"])
+    assert not any(overlapping(path) for path in paths)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from hvd_gossip import runtime
 from tests.torch_frontend.models import CLASSES, FEATURES, flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -296,6 +297,63 @@ def check_403_gradients_that_become_ready_in_different_orders() -> None:
             time.sleep(0.002 * hvd.rank())
         optimizer.step()
     everybody_has(layers)
+
+
+def check_3181_batch_norm_of_all_workers_under_autocast() -> None:
+    """horovod#3181: with SyncBatchNorm, autocast and GradScaler ranks stalled; one of them overflows and leaves a step out."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(FEATURES, 8), hvd.SyncBatchNorm(8), nn.ReLU(), nn.Linear(8, CLASSES))
+    optimizer = wrap(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for step in range(3):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model, batch(step))
+        overflow = step == 1 and hvd.rank() == 0
+        scaler.scale(loss * (float("inf") if overflow else 1.0)).backward()
+        optimizer.synchronize()
+        with optimizer.skip_synchronize():
+            scaler.step(optimizer)
+        scaler.update()
+    assert scaler.get_scale() == 4.0
+    assert flat(model).isfinite().all()
+    everybody_has(model)
+
+
+def check_2108_half_precision_gradients_without_a_gpu() -> None:
+    """horovod#2108, #2192: averages of float16 ended the process on CPUs, which could not divide them."""
+    ours = torch.full((3,), 2.0 * hvd.rank(), dtype=torch.float16)
+    assert hvd.allreduce(ours, name="half").tolist() == [hvd.size() - 1.0] * 3
+    model = make_model()
+    optimizer = wrap(model, compression=hvd.Compression.fp16)
+    before = flat(model)
+    loss_of(model, batch(0)).backward()
+    optimizer.step()
+    assert not torch.equal(flat(model), before)
+    everybody_has(model)
+
+
+def check_3328_rows_used_twice_travel_once() -> None:
+    """horovod#3328, #459: a row that a batch uses a thousand times was sent a thousand times."""
+    table = nn.Embedding(4, 2, sparse=True)
+    nn.init.ones_(table.weight)
+    table(torch.full((1000,), hvd.rank() % 4)).sum().backward()
+    gradient = table.weight.grad
+    assert gradient._nnz() == 1000
+    sent: list[int] = []
+    submit = (now := runtime.current()).submit
+
+    def watch(request: Any) -> Any:
+        sent.append(request.array.nbytes)
+        return submit(request)
+
+    now.submit = watch  # type: ignore[method-assign]
+    try:
+        total = hvd.sparse_allreduce_async(gradient, name="table", op=hvd.Sum)()
+    finally:
+        del now.submit  # type: ignore[method-assign]
+    assert total.coalesce().values().sum() == 2000 * hvd.size()
+    assert sent == [8 + 2 * 4]  # an index and a row
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ except hvd.HorovodInternalError as error:
 
 
 def test_2107_a_stall_names_tensors_and_ranks() -> None:
-    """horovod#2107, #403: ranks that submit different tensors waited for ever, and nothing said which ones."""
+    """horovod#2107, #403, #100: ranks that submit tensors of different names waited for ever, and nothing said which ones."""
     environment = {
         "HOROVOD_STALL_CHECK_TIME_SECONDS": "0.2",
         "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1",
