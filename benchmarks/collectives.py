@@ -1,8 +1,9 @@
-"""Our allreduce beside MPI's own and gloo's."""
+"""Our allreduce beside MPI's own, gloo's, and Horovod's where one is installed."""
 
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,17 +18,24 @@ from benchmarks.timing import spans
 
 RANKS, SIZE, FORM = "ranks", "size", "result"
 OURS, RAW, GLOO, MORE, RATIO = "ours (ms)", "raw (ms)", "gloo (ms)", "ours − raw (µs)", "ours ÷ raw"  # noqa: RUF001
+HOROVOD, TO_HOROVOD = "Horovod (ms)", "ours ÷ Horovod"
 FORMS = {"in place": ("ours in place", "raw in place"), "new tensor": ("ours", "raw")}
 SMALL, LARGE = 1 << 20, 60 << 20
 """Up to SMALL bytes the target is a difference, from there on a ratio, and a lower one from LARGE on."""
 SMALL_LIMIT_US, RATIO_LIMIT, LARGE_RATIO_LIMIT = 200.0, 1.0, 0.6
+SMALLEST, SMALLEST_LIMIT_MS = 1 << 10, 0.4
+"""Up to SMALLEST bytes the time itself has a target too."""
+HOROVOD_LIMIT = 0.5
+"""From LARGE on, over Horovod's time."""
 
 
 def measure(options: CollectivesOptions) -> Report:
     """Times of allreduce by number of ranks, size and form."""
     jobs = {ranks: run_ranks("collectives", ranks, options) for ranks in options.ranks}
+    version = horovod_version()
+    theirs = {ranks: run_ranks("horovod", ranks, options) for ranks in options.ranks} if version else {}
     rows = [
-        _row(ranks, size, form, _times(job, size))
+        _row(ranks, size, form, _times(job, size) | (_times(theirs[ranks], size) if theirs else {}))
         for ranks, job in jobs.items()
         for size in options.bytes
         for form in FORMS
@@ -35,16 +43,27 @@ def measure(options: CollectivesOptions) -> Report:
     return Report(
         name="collectives",
         title="Allreduce of float32 by hvd.allreduce, mpi4py's Allreduce and torch.distributed's gloo",
-        columns=[RANKS, SIZE, FORM, OURS, RAW, GLOO, MORE, RATIO],
+        columns=[RANKS, SIZE, FORM, OURS, RAW, GLOO, MORE, RATIO, *([HOROVOD, TO_HOROVOD] if version else [])],
         rows=rows,
         notes=[
             "A repetition is timed from when the last rank calls to when the last one returns; all ways take turns.",
             "in place: hvd.allreduce_(t) beside Allreduce(MPI.IN_PLACE, a). new tensor: hvd.allreduce(t) beside "
             "Allreduce(a, numpy.empty_like(a)). gloo works in place only.",
-            "ours averages, the others add up.",
+            f"ours averages, {'as Horovod does; ' if version else ''}the others add up.",
+            f"Horovod {version}, in place, in processes of its own."
+            if version
+            else "No Horovod is installed beside this Python; where one is, its times are measured too.",
         ],
-        commands=[job.command for job in jobs.values()],
+        commands=[job.command for job in (*jobs.values(), *theirs.values())],
     )
+
+
+def horovod_version() -> str | None:
+    """Of the Horovod that is installed beside this Python, or None. It must have been built with PyTorch and MPI."""
+    try:
+        return metadata.version("horovod")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _times(job: Job, size: int) -> dict[str, Spread]:
@@ -65,9 +84,16 @@ def _row(ranks: int, size: int, form: str, times: dict[str, Spread]) -> Row:
         MORE: (ours - raw) * 1e6,
         RATIO: ours / raw,
     }
-    if size <= SMALL:
-        return Row(cells, {MORE: Target(SMALL_LIMIT_US)})
-    return Row(cells, {RATIO: Target(LARGE_RATIO_LIMIT if size >= LARGE else RATIO_LIMIT)})
+    targets = {MORE: Target(SMALL_LIMIT_US)}
+    if size <= SMALLEST:
+        targets[OURS] = Target(SMALLEST_LIMIT_MS)
+    if size > SMALL:
+        targets = {RATIO: Target(LARGE_RATIO_LIMIT if size >= LARGE else RATIO_LIMIT)}
+    if "horovod" in times and form == "in place":
+        cells |= {HOROVOD: times["horovod"] * 1e3, TO_HOROVOD: ours.median / times["horovod"].median}
+        if size >= LARGE:
+            targets[TO_HOROVOD] = Target(HOROVOD_LIMIT)
+    return Row(cells, targets)
 
 
 def show_bytes(size: int) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap, parity
 from benchmarks.benchmark import Benchmark
-from benchmarks.job import Job
+from benchmarks.job import Job, run_ranks
 from benchmarks.options import (
     CollectivesOptions,
     ExchangeOptions,
@@ -100,10 +100,10 @@ def test_overhead_compares_blocks_with_their_own_baselines(
 
 
 def test_collectives_judge_small_ones_by_difference_and_large_ones_by_ratio(
-    replace_ranks: Callable[[Any, Results], None], tmp_path: Path
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small, large, largest = 1 << 10, 4 << 20, 60 << 20
-    seconds = {small: (0.00125, 0.001), large: (0.009, 0.010), largest: (0.07, 0.100)}
+    seconds = {small: (0.00035, 0.0001), large: (0.009, 0.010), largest: (0.07, 0.100)}
 
     def results(ranks: int) -> list[Any]:
         ways = {
@@ -115,19 +115,63 @@ def test_collectives_judge_small_ones_by_difference_and_large_ones_by_ratio(
         }  # fmt: skip
         return [ways] * ranks
 
+    monkeypatch.setattr(collectives, "horovod_version", lambda: None)
     replace_ranks(collectives, results)
     report = collectives.BENCHMARK.run(CollectivesOptions(ranks=(2, 4), bytes=tuple(seconds)))
     assert len(report.rows) == 2 * 3 * 2
     in_place = [row for row in report.rows[:6] if row.cells[collectives.FORM] == "in place"]
     new = [row for row in report.rows[:6] if row.cells[collectives.FORM] == "new tensor"]
     assert [list(row.passes().items()) for row in in_place] == [
-        [(collectives.MORE, False)], [(collectives.RATIO, True)], [(collectives.RATIO, False)],
+        [(collectives.MORE, False), (collectives.OURS, True)], [(collectives.RATIO, True)], [(collectives.RATIO, False)],
     ]  # fmt: skip
     assert figure(in_place[0], collectives.MORE) == pytest.approx(250.0)
     assert all(all(row.passes().values()) for row in new), "each form has its own baseline"
     assert [row.cells[collectives.SIZE] for row in new] == ["1 KiB", "4 MiB", "60 MiB"]
     assert report.commands == ["collectives on 2", "collectives on 4"]
     check_picture(collectives.BENCHMARK, report, tmp_path)
+
+
+def test_collectives_stand_beside_a_horovod_that_is_installed(
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = (1 << 10, 60 << 20)
+    ways = ("ours in place", "raw in place", "ours", "raw", "gloo", "horovod")
+    seconds = {way: 0.06 if way == "horovod" else 0.04 for way in ways}
+    times = {str(size): {way: lasting(took, took) for way, took in seconds.items()} for size in sizes}
+    monkeypatch.setattr(collectives, "horovod_version", lambda: "0.28.1")
+    replace_ranks(collectives, lambda ranks: [times] * ranks)
+    report = collectives.BENCHMARK.run(CollectivesOptions(ranks=(2,), bytes=sizes))
+    small, _, large, large_new = report.rows
+    assert figure(large, collectives.HOROVOD) == pytest.approx(60.0)
+    assert large.cells[collectives.TO_HOROVOD] == pytest.approx(2 / 3)
+    assert large.passes()[collectives.TO_HOROVOD] is False
+    assert collectives.TO_HOROVOD not in small.targets
+    assert collectives.HOROVOD not in large_new.cells, "it was measured in place"
+    assert report.commands == ["collectives on 2", "horovod on 2"]
+    check_picture(collectives.BENCHMARK, report, tmp_path)
+
+
+HOROVOD = """
+from pathlib import Path
+from mpi4py import MPI
+def init(): Path(__file__).with_name(f"called by {MPI.COMM_WORLD.Get_rank()}").touch()
+def shutdown(): pass
+def allreduce_(tensor, name):
+    MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, tensor.numpy())
+"""
+
+
+def test_ranks_of_horovod_use_the_installed_one_and_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package of that name that stands in for it, and that knows no more than what is called."""
+    (tmp_path / "horovod").mkdir()
+    (tmp_path / "horovod" / "__init__.py").touch()
+    (tmp_path / "horovod" / "torch.py").write_text(HOROVOD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = run_ranks("horovod", 2, CollectivesOptions(ranks=(2,), bytes=(1 << 10,), seconds=0.05, most=4))
+    assert len(job.results) == len(list((tmp_path / "horovod").glob("called by ?"))) == 2
+    for rank in job.results:
+        starts, ends = rank["1024"]["horovod"]
+        assert len(starts) == len(ends) >= 4
 
 
 def test_exchange_compares_bandwidths(replace_ranks: Callable[[Any, Results], None], tmp_path: Path) -> None:
