@@ -58,7 +58,7 @@ class ADPSGD(Algorithm):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings, endpoint = context.settings, context.endpoint
-        initiators, neighbours = context.topology.pairs()
+        initiators, neighbours = context.topology.pairing
         self._neighbours = tuple(neighbours.get(endpoint.rank, ()))
         self._initiates = endpoint.rank in initiators
         self._lanes = Lanes(endpoint, context.replica, settings, context.counters, context.channel + 2, corrected=True)
@@ -131,7 +131,9 @@ class ADPSGD(Algorithm):
     async def _initiate(self) -> None:
         while not self._leaving:
             await self._until_due()
-            peers = [peer for peer in self._neighbours if peer not in self._gone]
+            peers = self._neighbours
+            if self._gone:
+                peers = tuple(peer for peer in peers if peer not in self._gone)
             if self._leaving or not peers:
                 return
             self._steps_exchanged = self._steps

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class Topology(ABC):
         Raises:
             TopologyError: no connected bipartite form exists (a single worker has the empty one).
         """
+
+    @cached_property
+    def pairing(self) -> tuple[frozenset[int], Mapping[int, Sequence[int]]]:
+        """`pairs()`, worked out once: a simulation asks for it from each of a thousand ranks."""
+        initiators, neighbours = self.pairs()
+        return frozenset(initiators), neighbours
 
     @abstractmethod
     def matrix(self, round_: int = 0) -> np.ndarray:

@@ -64,12 +64,15 @@ class SimulatedWorld:
         in_flight: what becomes of messages that a dead rank had sent and that have not arrived, or not been received
             when its death is detected: "delivered", "dropped", or "random" (each stream is cut at a random message).
             Nothing arrives after the detection, and nothing whose bytes had not begun to travel.
+        payload_scale: each byte of an array stands for so many: a model of 100 MB is then simulated without holding
+            100 MB a rank. What is sent as bytes, the control messages, is as long as it is.
         detection_delay: seconds from a death until the others' operations that name the dead rank fail.
 
     Attributes:
         endpoints: one Endpoint a rank.
         events: events that the clock has gone through.
         plain: whether a message's times follow from its route and length alone.
+        out_free, in_free: by network interface, when it can send or take in the next message.
         dead: the ranks killed so far.
         detected: those of them that the others know of.
     """
@@ -84,11 +87,14 @@ class SimulatedWorld:
         snapshot: Snapshot = "latest",
         in_flight: InFlight = "delivered",
         detection_delay: float = 0.0,
+        payload_scale: float = 1.0,
     ) -> None:
         if size < 1:
             raise ConfigError(f"a world has at least 1 rank, not {size}")
         if snapshot not in ("latest", "random") or in_flight not in ("delivered", "dropped", "random"):
             raise ConfigError(f"unknown snapshot {snapshot!r} or in_flight {in_flight!r}; see SimulatedWorld")
+        if not 0 < payload_scale < math.inf:
+            raise ConfigError(f"payload_scale must be positive and finite, not {payload_scale}")
         if detection_delay < 0:
             raise ConfigError(f"detection_delay must be at least 0, not {detection_delay}")
         self.links = links or Links()
@@ -96,6 +102,7 @@ class SimulatedWorld:
         self.seed = seed
         self.size = size
         self.eager_limit = eager_limit
+        self.payload_scale = payload_scale
         self.random_snapshot = snapshot == "random"
         self.plain = self.links.plain and not self.random_snapshot
         self.in_flight = in_flight
@@ -111,6 +118,9 @@ class SimulatedWorld:
         self._stale_timers = 0
         self._polled: list[tuple[Callable[[], bool], Future[None]]] = []
         self._cut: set[tuple[int, int, int]] = set()
+        interfaces = -(-size // self.links.ranks_per_interface)
+        self.out_free = [0.0] * interfaces
+        self.in_free = [0.0] * interfaces
         self.endpoints = [SimulatedEndpoint(self, rank) for rank in range(size)]
 
     @property

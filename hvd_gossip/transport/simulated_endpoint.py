@@ -28,18 +28,18 @@ class SimulatedEndpoint:
     """Endpoint of one simulated rank. See `hvd_gossip.transport.endpoint.Endpoint`.
 
     Attributes:
-        bytes_sent: payload bytes that have left this rank.
+        bytes_sent: payload bytes that have left this rank, as many as they stand for.
     """
 
     __slots__ = (
-        "_arrived", "_dead", "_in_free", "_last", "_last_limit", "_letters", "_listening", "_orphans", "_out_free",
-        "_posted", "_routes", "_tasks", "_tasks_limit", "_unexpected", "_world", "bytes_sent", "rank", "rng", "size",
+        "_arrived", "_dead", "_interface", "_last", "_last_limit", "_letters", "_listening", "_orphans", "_posted",
+        "_routes", "_tasks", "_tasks_limit", "_unexpected", "_world", "bytes_sent", "rank", "rng", "size",
     )  # fmt: skip
 
     def __init__(self, world: SimulatedWorld, rank: int) -> None:
         self.rank = rank
         self.size = world.size
-        self.bytes_sent = 0
+        self.bytes_sent = 0.0
         self.rng = np.random.default_rng((world.seed, rank))
         self._world = world
         self._dead = False
@@ -54,7 +54,7 @@ class SimulatedEndpoint:
         self._listening: dict[int, Receive] = {}
         self._orphans: list[tuple[int, Receive]] = []
         self._letters: list[Send] = []
-        self._out_free = self._in_free = 0.0
+        self._interface = rank // world.links.ranks_per_interface
         self._tasks: list[Task[Any]] = []
         self._tasks_limit = 16
 
@@ -69,9 +69,10 @@ class SimulatedEndpoint:
             ValueError: no such rank or channel, or a payload that cannot travel.
         """
         self._check(dest, channel)
-        nbytes = len(payload) if type(payload) is bytes else check_array(payload, "send")
-        send = Send(self.rank, dest, channel, payload, nbytes)
         world = self._world
+        nbytes: float
+        nbytes = len(payload) if type(payload) is bytes else check_array(payload, "send") * world.payload_scale
+        send = Send(self.rank, dest, channel, payload, nbytes)
         if world.dead and self._is_in_vain(dest, send):
             return send
         if nbytes > world.eager_limit:
@@ -234,7 +235,7 @@ class SimulatedEndpoint:
             return True
         return self._dead
 
-    def _travel(self, send: Send, nbytes: int, call: Callable[[Any], None], argument: Any, ordered: bool) -> None:
+    def _travel(self, send: Send, nbytes: float, call: Callable[[Any], None], argument: Any, ordered: bool) -> None:
         """Schedules call(argument) at the receiver for when `nbytes` bytes that leave now have arrived."""
         world = self._world
         links = world.links
@@ -242,20 +243,21 @@ class SimulatedEndpoint:
         self.bytes_sent += nbytes
         duration = nbytes * per_byte
         time = world.time
-        if links.serialize_send and duration:
-            time = max(time, self._out_free)
-            self._out_free = time + duration
+        queues = duration > 0 and links.queues(self.rank, send.dest, nbytes)
+        if links.serialize_send and queues:
+            time = max(time, world.out_free[self._interface])
+            world.out_free[self._interface] = time + duration
         time += latency
         if links.delay:
             time += draw(links.delay, world.stream)
-        if not links.serialize_receive:
+        if not (links.serialize_receive and queues):
             time += duration
         target = world.endpoints[send.dest]
         if ordered:
             time = target.keep_order(send.channel * self.size + self.rank, time)
         if world.random_snapshot and nbytes:
             world.push(world.time + (time - world.time) * world.stream.random(), send.take_snapshot, None)
-        if links.serialize_receive:
+        if links.serialize_receive and queues:
             world.push(time, target.admit, (duration, call, argument))
         else:
             world.push(time, call, argument)
@@ -280,8 +282,9 @@ class SimulatedEndpoint:
     def admit(self, arrival: tuple[float, Callable[[Any], None], Any]) -> None:
         """The first byte is here; the rest follows when this rank's interface is free. For the sender."""
         duration, call, argument = arrival
-        self._in_free = max(self._world.time, self._in_free) + duration
-        self._world.push(self._in_free, call, argument)
+        world, interface = self._world, self._interface
+        world.in_free[interface] = free = max(world.time, world.in_free[interface]) + duration
+        world.push(free, call, argument)
 
     def _keep(self, send: Send, key: int) -> None:
         """No receive waits for the message: a short one is buffered, and done for the sender."""
@@ -332,13 +335,13 @@ class SimulatedEndpoint:
         data, into = send.payload, receive.into
         if into is None:
             receive.set_result(Message(send.source, data if isinstance(data, bytes) else data.tobytes()))
-        elif send.nbytes == into.nbytes:
+        elif (length := len(data) if isinstance(data, bytes) else data.nbytes) == into.nbytes:
             copy_bytes(data, into)
             receive.set_result(None)
         else:
             receive.set_error(
                 TransportError(
-                    f"rank {self.rank}: a message of {send.nbytes} bytes from rank {send.source} on channel "
+                    f"rank {self.rank}: a message of {length} bytes from rank {send.source} on channel "
                     f"{send.channel} met a receive of {into.nbytes} bytes"
                 )
             )

@@ -66,6 +66,10 @@ class Links:
             (source, dest, channel) never do: a message waits for the ones before it.
         serialize_send: a rank sends one message at a time, the others queue (its network interface is the bottleneck).
         serialize_receive: a rank takes in one message at a time, in the order in which their first bytes arrive.
+        ranks_per_interface: so many ranks (those of a host) share the interface that the two options above are about;
+            messages between them do not pass it.
+        express_bytes: messages of up to so many bytes do not queue at an interface: a network interleaves packets, and
+            a token does not wait for the megabytes before it.
     """
 
     latency: LinkValue = 10e-6
@@ -73,12 +77,16 @@ class Links:
     delay: Distribution = 0.0
     serialize_send: bool = False
     serialize_receive: bool = False
+    ranks_per_interface: int = 1
+    express_bytes: float = 0
 
     def validate(self, size: int) -> None:
         """Raises ConfigError for a matrix of the wrong shape or a value that no link can have."""
         for name, value in (("latency", self.latency), ("bandwidth", self.bandwidth)):
             if isinstance(value, np.ndarray) and value.shape != (size, size):
                 raise ConfigError(f"{name}: a matrix for {size} ranks has shape ({size}, {size}), not {value.shape}")
+        if self.ranks_per_interface < 1:
+            raise ConfigError(f"ranks_per_interface must be at least 1, not {self.ranks_per_interface}")
         if not callable(self.delay) and not 0 <= self.delay < math.inf:
             raise ConfigError(f"delay: must be at least 0 and finite, not {self.delay}")
         if size > 1:
@@ -88,6 +96,11 @@ class Links:
     def plain(self) -> bool:
         """Whether a message takes what its route and length say, whatever else travels."""
         return not (self.delay or self.serialize_send or self.serialize_receive)
+
+    def queues(self, source: int, dest: int, nbytes: float) -> bool:
+        """Whether a message of so many bytes waits for its turn at an interface."""
+        shared = self.ranks_per_interface
+        return nbytes > self.express_bytes and (shared == 1 or source // shared != dest // shared)
 
     def route(self, source: int, dest: int) -> tuple[float, float]:
         """(latency in s, seconds per byte) of a link; a rank reaches itself at once.

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 
 class Send(Future[None]):
-    """A message from the call of `send` until its last byte has arrived."""
+    """A message from the call of `send` until its last byte has arrived.
+
+    Attributes:
+        nbytes: how long it is taken to be: what it stands for, not what is copied.
+    """
 
     __slots__ = ("channel", "dest", "eager", "nbytes", "payload", "source")
 
-    def __init__(self, source: int, dest: int, channel: int, payload: Array | bytes, nbytes: int) -> None:
+    def __init__(self, source: int, dest: int, channel: int, payload: Array | bytes, nbytes: float) -> None:
         Future.__init__(self, ("sending to rank", dest, "on channel", channel))
         self.source = source
         self.dest = dest

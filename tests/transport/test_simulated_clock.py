@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.tasks import Signal
 from hvd_gossip.transport.endpoint import Endpoint
 from hvd_gossip.transport.simulated import DeadlockError, SimulatedWorld
@@ -263,3 +264,48 @@ def test_a_wait_inside_a_wait_is_named() -> None:
     world.endpoints[0].spawn(outer(), "outer")
     with pytest.raises(DeadlockError, match="rank 0 outer, awaiting the gate"):
         world.run()
+
+
+@pytest.mark.parametrize(
+    ("side", "ends"), [("serialize_send", [(0, 4), (1, 5)]), ("serialize_receive", [(4, 0), (5, 1)])]
+)
+def test_ranks_of_a_host_share_its_interface(side: str, ends: list[tuple[int, int]]) -> None:
+    links = Links(LATENCY, BANDWIDTH, ranks_per_interface=4, **{side: True})  # type: ignore[arg-type]
+    world = SimulatedWorld(8, links=links)
+    world.run([world.endpoints[source].send(dest, 64, np.zeros(1000, np.uint8)) for source, dest in ends])
+    assert world.now == pytest.approx(LATENCY + 2 * 1000 / BANDWIDTH)
+
+
+def test_messages_within_a_host_do_not_pass_its_interface() -> None:
+    links = Links(LATENCY, BANDWIDTH, serialize_send=True, serialize_receive=True, ranks_per_interface=4)
+    world = SimulatedWorld(8, links=links)
+    world.run([world.endpoints[source].send(source + 1, 64, np.zeros(1000, np.uint8)) for source in (0, 1, 2)])
+    assert world.now == pytest.approx(LATENCY + 1000 / BANDWIDTH)
+
+
+def test_short_messages_pass_between_the_packets_of_long_ones() -> None:
+    links = Links(LATENCY, BANDWIDTH, serialize_send=True, serialize_receive=True, express_bytes=10)
+    world = SimulatedWorld(2, links=links)
+    world.endpoints[0].send(1, 64, np.zeros(4000, np.uint8))
+    short = world.endpoints[0].send(1, 65, bytes(10))
+    world.run([short])
+    assert world.now == pytest.approx(LATENCY + 10 / BANDWIDTH)
+
+
+def test_an_array_stands_for_as_many_bytes_as_the_scale_says_and_a_token_for_its_own() -> None:
+    world = SimulatedWorld(2, links=LINKS, payload_scale=500.0, eager_limit=100)
+    into = np.zeros(2, np.uint8)
+    world.endpoints[1].recv(0, 64, into)
+    sent = [world.endpoints[0].send(1, 64, np.array([3, 4], np.uint8)), world.endpoints[0].send(1, 65, bytes(10))]
+    world.run(sent[1:])
+    assert world.now == pytest.approx(LATENCY + 10 / BANDWIDTH)
+    world.run(sent[:1])
+    assert world.now == pytest.approx(3 * LATENCY + 1000 / BANDWIDTH)
+    assert into.tolist() == [3, 4]
+    assert world.endpoints[0].bytes_sent == 1010
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_a_scale_is_positive(scale: float) -> None:
+    with pytest.raises(ConfigError, match="payload_scale must be positive"):
+        SimulatedWorld(2, payload_scale=scale)

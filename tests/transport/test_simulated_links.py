@@ -110,3 +110,8 @@ def test_pareto_has_its_tail() -> None:
 def test_distributions_check_their_parameters(make: Callable[[], object]) -> None:
     with pytest.raises(ConfigError):
         make()
+
+
+def test_an_interface_has_a_rank() -> None:
+    with pytest.raises(ConfigError, match="ranks_per_interface must be at least 1, not 0"):
+        Links(ranks_per_interface=0).validate(4)
