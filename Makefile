@@ -12,13 +12,14 @@ export OMP_NUM_THREADS ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help demo test test-slow bench lint format types docs clean distclean
+.PHONY: help demo test test-slow bench bench-scale lint format types docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo [FRAMEWORK=torch|tensorflow]  train with a straggler: allreduce beside gossip"
 	@echo "make test, make test-slow    the tests; those that take long"
 	@echo "make bench                   the benchmarks, into benchmarks/results/"
+	@echo "make bench-scale             what the simulator predicts for 16 to 4,096 workers, likewise"
 	@echo "make lint, make format       ruff and mypy; let ruff correct what it can"
 	@echo "make docs                    write docs/settings.md"
 	@echo "make clean, make distclean   remove what was built; the virtual environment too"
@@ -34,6 +35,9 @@ test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 
 bench: $(INSTALLED)-torch
 	$(PY) -m benchmarks.run
+
+bench-scale: $(INSTALLED)-torch
+	$(PY) -m benchmarks.scale
 
 lint: $(INSTALLED)-torch
 	$(PY) -m ruff check

@@ -152,6 +152,74 @@ class IdleOptions(Options):
     megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
 
 
+@dataclass(frozen=True)
+class SimulatorOptions(Options):
+    """What a step of a simulated worker costs, and where the time goes."""
+
+    sizes: tuple[int, ...] = _knob((64, 1024), "numbers of workers", (8,), _integers)
+    steps: int = _knob(20, "steps of each worker, measured as the difference to a run of half as many", 4)
+    repetitions: int = _knob(3, "measurements of each", 1)
+    long_size: int = _knob(1024, "workers of the long run", 16)
+    long_steps: int = _knob(1000, "steps of each worker of the long run; 0: no long run", 20)
+    long_algorithms: tuple[str, ...] = _knob(("adpsgd",), "algorithms of the long run", None, _words)
+
+
+@dataclass(frozen=True)
+class RingsOptions(Options):
+    """The closed form of a ring allreduce beside its events."""
+
+    sizes: tuple[int, ...] = _knob((16, 32, 64), "numbers of ranks", (4,), _integers)
+    megabytes: float = _knob(102.0, "gradients, 10^6 bytes")
+
+
+@dataclass(frozen=True)
+class EpochsOptions(Options):
+    """Predicted epochs of ResNet-50 on every network, for every registered algorithm."""
+
+    sizes: tuple[int, ...] = _knob((16, 128, 1024), "numbers of workers", (16,), _integers)
+    largest: int = _knob(4096, "workers of one more column, on the first network only; 0: none", 0)
+    steps: int = _knob(6, "simulated steps of a worker, on average", 2)
+    networks: tuple[str, ...] = _knob(
+        ("ethernet-10g", "infiniband-100g", "hosts-of-8-10g", "hosts-of-4-100g", "wide-area"),
+        "networks of hvd_gossip.transport.link_models", ("ethernet-10g",), _words,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FaultsOptions(Options):
+    """Predicted throughput with stragglers, departures and deaths."""
+
+    size: int = _knob(128, "number of workers", 16)
+    network: str = _knob("ethernet-10g", "a network of hvd_gossip.transport.link_models")
+    steps: int = _knob(30, "simulated steps of a worker, on average", 6)
+
+
+@dataclass(frozen=True)
+class HeadlinesOptions(Options):
+    """What the papers report, beside what the simulator predicts."""
+
+    steps: int = _knob(20, "simulated steps of a worker, on average", 4)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(Options):
+    """Predicted steps beside measured ones, on real ranks of this machine."""
+
+    ranks: tuple[int, ...] = _knob((4, 8, 16), "numbers of ranks", (3,), _integers)
+    step_ms: float = _knob(50.0, "slept compute of a batch, milliseconds", 10.0)
+    megabytes: float = _knob(1.08, "parameters, 10^6 bytes", 0.1)
+    batch: int = _knob(8, "samples in a batch")
+    algorithms: tuple[str, ...] = _knob(
+        ("adpsgd", "dpsgd", "sgp", "allreduce"), "algorithms to measure", ("adpsgd", "allreduce"), _words
+    )
+    steps: int = _knob(20, "measured steps of a block", 4)
+    warm_up: int = _knob(5, "discarded steps before them", 2)
+    repetitions: int = _knob(3, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 1)
+    small_bytes: int = _knob(4 << 10, "allreduce that gives the latency")
+    large_bytes: int = _knob(4 << 20, "allreduce that gives the bandwidth", 1 << 20)
+    allreduces: int = _knob(20, "allreduces of each size", 6)
+
+
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 

@@ -28,14 +28,14 @@ def measure(options: OverheadOptions, meeting: Meeting) -> list[Record]:
             turn = repetition % len(options.algorithms)
             for algorithm in options.algorithms[turn:] + options.algorithms[:turn]:
                 what = {"repetition": repetition, "algorithm": algorithm}
-                records.append({"kind": "plain"} | what | _block(options, meeting, None))
-                records.append({"kind": "distributed"} | what | _block(options, meeting, algorithm))
+                records.append({"kind": "plain"} | what | measure_block(options, meeting, None))
+                records.append({"kind": "distributed"} | what | measure_block(options, meeting, algorithm))
     finally:
         hvd.shutdown()
     return records
 
 
-def _block(options: OverheadOptions, meeting: Meeting, algorithm: str | None) -> Record:
+def measure_block(options: OverheadOptions, meeting: Meeting, algorithm: str | None) -> Record:
     """Seconds a step, and of them those in which the training thread waited for communication."""
     model = make_model(options.megabytes)
     optimizer = make_optimizer(model)

@@ -21,6 +21,15 @@ ELEMENTS, CHUNKS = 16, 2
 PATIENCE = 1e9
 """Virtual seconds that a worker waits for another: a prediction never gives up."""
 CLOSED_FORM = "allreduce"
+STILL = 1e6
+LOOKS = 16
+"""How often to look during the compute of a step: a rate is as exact as that."""
+LOOK_AGAIN = 0.02
+"""How long after nothing was seen to look again, as a share of how long nothing was seen: the error of a rate."""
+
+
+class Standstill(RuntimeError):
+    """The workers wait for something that does not come."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,7 @@ class Scenario:
         compute: seconds of compute a step.
         chunks: pieces that the model travels in.
         departures: step after which a rank leaves.
+        deaths: virtual time at which a rank dies, without a word to the others.
         seed: of all that is random.
     """
 
@@ -62,6 +72,7 @@ class Scenario:
     compute: ComputeModel
     chunks: int = CHUNKS
     departures: Mapping[int, int] = field(default_factory=dict)
+    deaths: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -107,15 +118,26 @@ class Run:
             payload_scale=scenario.nbytes / (4 * elements),
             **options,
         )
+        for rank, at in scenario.deaths.items():
+            self.simulation.world.kill(rank, at)
         for worker in self.simulation.workers:
             last = scenario.departures.get(worker.rank, math.inf)
             worker.endpoint.spawn(worker.train(last, math.inf), "training")
 
     def until(self, steps: float) -> None:
-        """Goes on until the workers have taken so many steps on average."""
-        world = self.simulation.world
-        while self._steps() < steps * self._scenario.size:
-            world.run(max_time=world.now + self._scenario.compute.mean / 2)
+        """Goes on until the workers have taken so many steps on average.
+
+        Raises:
+            Standstill: nobody has stepped for `STILL` times the compute of a step.
+        """
+        world, mean = self.simulation.world, self._scenario.compute.mean
+        taken, since = self._steps(), world.now
+        while taken < steps * self._scenario.size:
+            world.run(max_time=world.now + max(mean / LOOKS, LOOK_AGAIN * (world.now - since)))
+            if (now_taken := self._steps()) > taken:
+                taken, since = now_taken, world.now
+            elif world.now - since > STILL * mean:
+                raise Standstill(f"nobody has stepped since {since:g} s; it is {world.now:g} s")
 
     def _steps(self) -> int:
         return sum(worker.steps for worker in self.simulation.workers)
