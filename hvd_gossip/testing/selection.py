@@ -16,9 +16,10 @@ F = TypeVar("F", bound=Test)
 _TESTS: dict[str, tuple[Test, Callable[[Row], bool]]] = {}
 
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-"""How long an example takes decides nothing; the rest is the profile that is loaded when this is imported."""
-few = settings(_PATIENT, max_examples=_PATIENT.max_examples // 5)
-very_few = settings(_PATIENT, max_examples=_PATIENT.max_examples // 10)
+"""How long an example takes decides nothing; the rest is the profile that is loaded when this is imported (a dozen rows share
+the time that tests may take, so each has few examples; HYPOTHESIS_PROFILE=explore takes ten times as many)."""
+few = settings(_PATIENT, max_examples=_PATIENT.max_examples // 12)
+very_few = settings(_PATIENT, max_examples=_PATIENT.max_examples // 25)
 
 
 def select(wanted: Callable[[Row], bool]) -> Callable[[F], F]:
