@@ -61,7 +61,15 @@ class ADPSGD(Algorithm):
         initiators, neighbours = context.topology.pairing
         self._neighbours = tuple(neighbours.get(endpoint.rank, ()))
         self._initiates = endpoint.rank in initiators
-        self._lanes = Lanes(endpoint, context.replica, settings, context.counters, context.channel + 2, corrected=True)
+        self._lanes = Lanes(
+            endpoint,
+            context.replica,
+            settings,
+            context.counters,
+            context.channel + 2,
+            corrected=True,
+            before=self.before_sending,
+        )
         self._pace = Pace(endpoint)
         self._steps = 0
         self._steps_exchanged = 0
@@ -87,6 +95,13 @@ class ADPSGD(Algorithm):
         self.context.replica.space.updated()
         self.context.post(self._stepped)
         return result
+
+    def before_sending(self, chunk: Chunk) -> None:
+        """Engine: called before a chunk is read for an exchange."""
+
+    def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> None:
+        """Engine: adds to the correction what an exchange gives; both arrays are finite, `theirs` may be used as scratch."""
+        chunk.correct(0.5, theirs, mine)
 
     async def pause(self) -> None:
         self._paused = True
@@ -166,7 +181,7 @@ class ADPSGD(Algorithm):
         def mix(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
             theirs = arrived[peer]
             if both_finite(mine, theirs):
-                chunk.correct(0.5, theirs, mine)
+                self.average_pair(chunk, mine, theirs)
             else:
                 counters.refuse(peer)
 

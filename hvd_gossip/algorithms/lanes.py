@@ -39,6 +39,7 @@ class Lanes:
         counters: gets the samples.
         channel: the first of LANES channels.
         corrected: send parameters plus correction (a snapshot), not the parameters as they are.
+        before: called with each chunk before it is read for sending.
         outgoing: what of a chunk to send, if neither: an array as long as the chunk and of its type.
     """
 
@@ -51,6 +52,7 @@ class Lanes:
         channel: int,
         *,
         corrected: bool,
+        before: Callable[[Chunk], None] | None = None,
         outgoing: Callable[[Chunk], Array] | None = None,
     ) -> None:
         self._endpoint = endpoint
@@ -60,6 +62,7 @@ class Lanes:
         self._counters = counters
         self._channel = channel
         self._corrected = corrected
+        self._before = before
         self._values = outgoing or (lambda chunk: chunk.source)
         self._exchanges = 0
         self._pool: dict[tuple[object, int], list[Array]] = {}
@@ -107,6 +110,8 @@ class Lanes:
                 borrowed.append(buffer)
                 arriving[peer] = wire = buffer[: chunk.x.size]
                 moving.append(endpoint.recv(peer, channel, wire))
+            if self._before is not None:
+                self._before(chunk)
             mine, own_buffer = self._outgoing(chunk)
             await space.settled(endpoint)
             for peer in receivers:

@@ -32,6 +32,11 @@ class Pace:
         if seconds > 0.0:
             self._partners[peer] = seconds
 
+    def typical(self) -> float:
+        """Seconds of the median step among this worker's and its partners'; 0 while none is known."""
+        known = sorted(seconds for seconds in (self.seconds, *self._partners.values()) if seconds > 0.0)
+        return known[len(known) // 2] if known else 0.0
+
     def timer(self, steps: int) -> Future[None]:
         """Done when the typical partner will have made so many steps and some slack; never while none is known."""
         if not self._partners:

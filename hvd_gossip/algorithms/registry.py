@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
 
+from hvd_gossip.algorithms.acid import ACID
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.allreduce import AllReduce
 from hvd_gossip.algorithms.base import Algorithm
@@ -19,7 +20,7 @@ from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import did_you_mean
 
 GROUP = "hvd_gossip.algorithms"
-OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, SGP)
+OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, ACID, SGP)
 
 
 def _load(point: EntryPoint) -> type[Algorithm]:

@@ -92,6 +92,12 @@ class MixingSettings:
     consensus_step: float = declare(
         0.0, Number(0), PARTICULAR, "choco: consensus step size gamma, at most 1; 0: what suits the compressor."
     )
+    acid_momentum: float = declare(
+        1.0,
+        Number(0),
+        PARTICULAR,
+        "acid: momentum between parameters and companion, in multiples of what the topology asks for; 0: none.",
+    )
     algorithm_options: str = declare(
         "",
         Options(),

@@ -17,6 +17,7 @@ ROWS = [
     Row("dpsgd", {"mixing_period": 3}, iterates=equations.dpsgd_overlap),
     Row("dpsgd", {"global_average_every": 4}, iterates=equations.dpsgd_overlap),
     Row("adpsgd"),
+    Row("acid"),
     Row("sgp", OVERLAP, random_topology=random_directed_rounds, iterates=equations.sgp_overlap),
     Row("sgp", SEQUENTIAL, random_topology=random_directed_rounds, iterates=equations.sgp_sequential),
     Row("sgp", {"mixing_period": 3}, random_topology=random_directed_rounds, iterates=equations.sgp_overlap),

@@ -211,7 +211,7 @@ def check_an_optimizer_that_replaces_another() -> None:
         optimizer = gossip(model, algorithm, lr=0.0)
         train(model, optimizer, 2)
         mean = everybodys(flat(model)).mean(0)
-        if algorithm == "adpsgd":
+        if not ALGORITHMS[algorithm].synchronous:
             with hvd.consensus(model):  # corrections that are not applied yet count
                 mean = flat(model)
         optimizer = gossip(model, algorithm, lr=0.0)
