@@ -27,7 +27,9 @@ class MailSlot(Generic[T]):
     def put(self, item: T) -> None:
         """Adds an item and wakes the reader."""
         self._items.append(item)
-        with suppress(RuntimeError):  # the signal is given already, and the reader has not taken it
+        if not self._signal.locked():
+            return  # the signal is given already; the reader, which has not taken it, will look after taking it
+        with suppress(RuntimeError):  # another thread has just given it
             self._signal.release()
 
     def empty(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import torch
@@ -21,8 +22,8 @@ def measure(options: CollectivesOptions, meeting: Meeting) -> dict[str, Times]:
     results = {}
     for size in options.bytes:
         tensor = torch.zeros(size // 4)
-        ways = {"horovod": lambda tensor=tensor, size=size: hvd.allreduce_(tensor, name=f"in place {size}")}
-        results[str(size)] = measure_turns(ways, options.seconds, options.most)
+        operation = functools.partial(hvd.allreduce_, tensor, name=f"in place {size}")
+        results[str(size)] = measure_turns({"horovod": operation}, options.seconds, options.most)
     hvd.shutdown()
     return results
 

@@ -24,6 +24,9 @@ _SUPPORTED = (
     torch.float32, torch.float64, torch.float16, torch.bfloat16,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
 )  # fmt: skip
+_NOTHING_TO_DO = contextlib.nullcontext()
+HUGE_FROM = 1 << 20
+"""So many bytes of an array NumPy puts into huge pages where it can."""
 
 
 def as_array(tensor: torch.Tensor) -> Array:
@@ -69,9 +72,10 @@ def copy_for_result(tensor: torch.Tensor) -> torch.Tensor:
 def empty_for_result(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous tensor of the same shape, type and device, whose elements are not set.
 
-    On the CPU its memory is NumPy's, which asks for huge pages: far fewer page faults than a fresh tensor of torch's.
+    On the CPU a large one's memory is NumPy's, which asks for huge pages: far fewer page faults than a fresh tensor of
+    torch's.
     """
-    if tensor.device.type != "cpu":
+    if tensor.device.type != "cpu" or tensor.nbytes < HUGE_FROM:
         return torch.empty_like(tensor, requires_grad=False, memory_format=torch.contiguous_format)
     return as_tensor(np.empty_like(as_array(tensor)))
 
@@ -109,7 +113,7 @@ def stream_of(device: torch.device) -> Callable[[], int] | None:
 def ordered(device: torch.device) -> AbstractContextManager[object]:
     """Context in which CuPy's current device and stream are torch's; nothing to do on the CPU."""
     if device.type != "cuda":
-        return contextlib.nullcontext()
+        return _NOTHING_TO_DO
     cupy = _cupy()
     stack = contextlib.ExitStack()
     stack.enter_context(cupy.cuda.Device(device.index))

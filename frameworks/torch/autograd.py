@@ -16,7 +16,7 @@ from hvd_gossip.calls import Call, averaging, backward_of, check_linear
 from hvd_gossip.collectives import Sum
 from hvd_gossip.handles import wait_for_all
 
-from .submit import Received, into_copies, into_new
+from .submit import Received, group_into_copies, into_copies, into_new
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -27,6 +27,8 @@ class Allreduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: torch.Tensor) -> Tensors:
         ctx.call = call
+        if call.grouped:
+            return tuple(group_into_copies(call, tensors).wait())
         return tuple(wait_for_all(into_copies(call, tensors)))
 
     @staticmethod

@@ -54,20 +54,22 @@ class CallableHandle(Handle[R]):
         return self.wait()
 
 
-class _Several(Generic[R]):
-    """Several operations as one."""
+class _Several:
+    """Several operations as one; parts that are one operation are waited for once."""
 
-    def __init__(self, parts: Sequence[Handle[R]]) -> None:
+    def __init__(self, parts: Sequence[Pending]) -> None:
         self._parts = parts
+        self._operations = list(dict.fromkeys(parts))
 
     def done(self) -> bool:
-        return all(part.done() for part in self._parts)
+        return all(operation.done() for operation in self._operations)
 
-    def wait(self) -> list[R]:
-        return wait_for_all(self._parts)
+    def wait(self) -> list[Any]:
+        results = dict(zip(self._operations, wait_for_all(self._operations), strict=True))
+        return [results[part] for part in self._parts]
 
 
-def together(handles: Sequence[Handle[R]]) -> Handle[list[R]]:
+def together(handles: Sequence[Pending]) -> Handle[list[Any]]:
     """One handle for all of a group's; its output is the list of theirs."""
     return Handle(_Several(handles), lambda outputs: outputs)
 

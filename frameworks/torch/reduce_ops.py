@@ -22,8 +22,8 @@ from hvd_gossip.calls import Call, make_call, reduce_op
 
 from . import autograd
 from .compression import Compression, Compressor
-from .handles import Handle, together
-from .submit import in_place, into_copies
+from .handles import Handle
+from .submit import group_in_place, group_into_copies, in_place, into_copies
 
 
 def allreduce_async(
@@ -107,7 +107,7 @@ def grouped_allreduce_async(
 ) -> Handle[list[torch.Tensor]]:
     """Starts reducing several tensors together; arguments as for `grouped_allreduce`. Gradients do not flow through it."""
     call = _call(average, name, op, prescale_factor, postscale_factor, process_set, grouped=True)
-    return together(into_copies(call, tensors))
+    return group_into_copies(call, tensors)
 
 
 def grouped_allreduce(
@@ -145,7 +145,7 @@ def grouped_allreduce_async_(
 ) -> Handle[list[torch.Tensor]]:
     """Starts reducing several tensors together in place; arguments as for `grouped_allreduce`."""
     call = _call(average, name, op, prescale_factor, postscale_factor, process_set, grouped=True)
-    return together(in_place(call, tensors))
+    return group_in_place(call, tensors)
 
 
 def grouped_allreduce_(
@@ -159,7 +159,7 @@ def grouped_allreduce_(
 ) -> list[torch.Tensor]:
     """Reduces several tensors together in place and returns them; arguments as for `grouped_allreduce`."""
     call = _call(average, name, op, prescale_factor, postscale_factor, process_set, grouped=True)
-    return together(in_place(call, tensors)).wait()
+    return group_in_place(call, tensors).wait()
 
 
 def _call(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +12,8 @@ from hvd_gossip.calls import Call
 from hvd_gossip.collectives import Request
 from hvd_gossip.collectives.packing import Pair, reduce_together
 
-from .arrays import array_of, as_array, as_tensor, contiguous, copy_for_result, empty_for_result, ordered
-from .handles import Handle, Pending
+from .arrays import Array, array_of, as_array, as_tensor, contiguous, copy_for_result, empty_for_result, ordered
+from .handles import Handle, Pending, together
 
 
 class Received(NamedTuple):
@@ -29,26 +29,38 @@ class Received(NamedTuple):
 
 
 def into_copies(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
-    """Starts an operation whose outputs are new tensors like its inputs."""
-    if call.grouped and call.kind == "allreduce":
-        sources = [contiguous(tensor) for tensor in tensors]
-        outputs = [empty_for_result(source) for source in sources]
-        pending = reduce_group(call.name, sources, outputs, call.fields)
-        return [_gives(*pair) for pair in zip(pending, outputs, strict=True)]
+    """Starts an operation whose outputs are new tensors like its inputs; a grouped one by `group_into_copies`."""
     outputs = [copy_for_result(contiguous(tensor)) for tensor in tensors]
     started = _start(call, outputs, outputs)
     return [_gives(pending, output) for pending, output in zip(started, outputs, strict=True)]
 
 
 def in_place(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[torch.Tensor]]:
-    """Starts an operation that overwrites its inputs."""
+    """Starts an operation that overwrites its inputs; a grouped one by `group_in_place`."""
     targets = list(tensors)
     work = [contiguous(tensor) for tensor in targets]
-    if call.grouped and call.kind == "allreduce":
-        started = reduce_group(call.name, work, work, call.fields)
-    else:
-        started = _start(call, work, work)
+    started = _start(call, work, work)
     return [_overwrites(pending, *pair) for pending, pair in zip(started, zip(targets, work, strict=True), strict=True)]
+
+
+def group_in_place(call: Call, tensors: Iterable[torch.Tensor]) -> Handle[list[torch.Tensor]]:
+    """Starts a grouped allreduce that overwrites its inputs, for who waits for all of them: one handle for the whole."""
+    targets = list(tensors)
+    work = [contiguous(tensor) for tensor in targets]
+
+    def finish(_: object) -> list[torch.Tensor]:
+        for target, own in zip(targets, work, strict=True):
+            _overwrite(target, own)
+        return targets
+
+    return Handle(together(reduce_group(call.name, work, work, call.fields)), finish)
+
+
+def group_into_copies(call: Call, tensors: Iterable[torch.Tensor]) -> Handle[list[torch.Tensor]]:
+    """Starts a grouped allreduce whose outputs are new tensors, for who waits for all of them."""
+    sources = [contiguous(tensor) for tensor in tensors]
+    outputs = [empty_for_result(source) for source in sources]
+    return Handle(together(reduce_group(call.name, sources, outputs, call.fields)), lambda _: outputs)
 
 
 def into_new(call: Call, tensors: Iterable[torch.Tensor]) -> list[Handle[Received]]:
@@ -73,7 +85,7 @@ def reduce_into(
 ) -> Handle[torch.Tensor]:
     """Submits an allreduce of one contiguous tensor (`output` may be `source`) under its full name."""
     fields = {"kind": "allreduce", "name": name, "op": op, "prescale": prescale, "postscale": postscale, **more}
-    return _gives(runtime.current().submit(_request(source, output, fields)), output)
+    return _gives(runtime.current().submit(_request(source, output, fields, as_array)), output)
 
 
 def reduce_group(
@@ -110,14 +122,19 @@ def _start(call: Call, sources: Sequence[torch.Tensor], outputs: Sequence[torch.
     """Submits one request a tensor. All are made, and so checked, before the first is submitted."""
     now = runtime.current()
     into: Sequence[torch.Tensor | None] = outputs or [None] * len(sources)
-    requests = [_request(*one) for one in zip(sources, into, call.each(len(sources)), strict=True)]
+    requests = [_request(*one, array_of) for one in zip(sources, into, call.each(len(sources)), strict=True)]
     return [now.submit(request) for request in requests]
 
 
-def _request(source: torch.Tensor, output: torch.Tensor | None, fields: Mapping[str, Any]) -> Request:
+def _request(
+    source: torch.Tensor,
+    output: torch.Tensor | None,
+    fields: Mapping[str, Any],
+    array_of: Callable[[torch.Tensor], Array],
+) -> Request:
     with ordered(source.device):
-        array = as_array(source)
-        into = array if output is source else None if output is None else as_array(output)
+        array = array_of(source)
+        into = array if output is source else None if output is None else array_of(output)
         return Request(array=array, output=into, **fields)
 
 
@@ -133,10 +150,15 @@ def _overwrites(pending: Pending, tensor: torch.Tensor, work: torch.Tensor) -> H
     """A handle whose output is the user's tensor, with the result in it."""
 
     def finish(_: object) -> torch.Tensor:
-        if work is not tensor:
-            tensor.detach().copy_(work)
-        elif not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)  # so that autograd sees that saved values are gone
+        _overwrite(tensor, work)
         return tensor
 
     return Handle(pending, finish)
+
+
+def _overwrite(tensor: torch.Tensor, work: torch.Tensor) -> None:
+    """tensor <- work, which may be the tensor itself, with the result in it."""
+    if work is not tensor:
+        tensor.detach().copy_(work)
+    elif not tensor.is_inference():
+        torch.autograd.graph.increment_version(tensor)  # so that autograd sees that saved values are gone

@@ -9,10 +9,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hvd_gossip.buffers.arrays import module_of
 from hvd_gossip.collectives.memory import is_on_device
@@ -35,8 +33,7 @@ class Pending(Protocol):
     def wait(self) -> Result: ...
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """An array to reduce and the one that the result goes to, which may be the same."""
 
     source: Array
@@ -50,6 +47,8 @@ class Pack:
         sources = [pair.source.reshape(-1) for pair in pairs]
         self.array = module_of(sources[0]).concatenate(sources)
         self._outputs: Sequence[Array] = [pair.output for pair in pairs]
+        in_place = all(pair.output is pair.source for pair in pairs)
+        self._flat = sources if in_place else [output.reshape(-1) for output in self._outputs]
 
     def describe(self) -> str:
         """What an error of the pack leaves out: whose shapes it has."""
@@ -59,10 +58,11 @@ class Pack:
 
     def unpack(self) -> None:
         """Gives every output its part."""
-        outputs = self._outputs
-        ends = accumulate((output.size for output in outputs), initial=0)
-        for output, (start, stop) in zip(outputs, pairwise(ends), strict=True):
-            output.reshape(-1)[...] = self.array[start:stop]
+        start = 0
+        for output in self._flat:
+            stop = start + output.size
+            output[...] = self.array[start:stop]
+            start = stop
 
 
 Context = Callable[[], AbstractContextManager[object]]

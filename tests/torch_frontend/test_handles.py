@@ -84,3 +84,15 @@ def test_an_empty_group_is_done() -> None:
 def test_some_handles_can_be_called() -> None:
     handle = CallableHandle(Operation(), str)
     assert handle() == synchronize(handle) == "20"
+
+
+def test_members_of_a_group_that_are_one_operation_wait_for_it_once() -> None:
+    """Small tensors travel as one, whose handle each of them has."""
+    packed, alone = Operation(), Operation()
+    handle = together([packed, alone, packed, packed])
+    packed.complete = True
+    assert not poll(handle)
+    alone.complete = True
+    assert poll(handle)
+    assert synchronize(handle) == [20] * 4
+    assert (packed.waits, alone.waits) == (1, 1)
