@@ -220,6 +220,24 @@ class CalibrationOptions(Options):
     allreduces: int = _knob(20, "allreduces of each size", 6)
 
 
+@dataclass(frozen=True)
+class NormalizationOptions(Options):
+    """Full Normalization beside other layers, at batches that are tiny or of few classes."""
+
+    ranks: int = _knob(4, "number of ranks", 2)
+    algorithm: str = _knob("allreduce", "what keeps the ranks' models together")
+    cases: tuple[str, ...] = _knob(("tiny", "one-class", "skewed"), "kinds of batches", None, _words)
+    layers: tuple[str, ...] = _knob(
+        ("batch", "sync", "group", "full", "full-untracked", "full-over-workers"), "normalization layers", None, _words
+    )
+    batch: int = _knob(8, "images in a batch of one class or of a rank's own classes")
+    rates: tuple[float, ...] = _knob((0.03, 0.1), "learning rates", (0.1,), _floats)
+    momentum: float = _knob(0.1, "weight of a batch in the running statistics")
+    steps: int = _knob(250, "steps of a training", 4)
+    points: int = _knob(5, "evaluations of a training, the last one at its end", 2)
+    seeds: int = _knob(3, "trainings of each kind", 1)
+
+
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 

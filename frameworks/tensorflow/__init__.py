@@ -18,6 +18,8 @@ if importlib.util.find_spec("tensorflow") is None:
 from hvd_gossip.tensorflow import elastic as elastic
 from hvd_gossip.tensorflow import mpi_ops as mpi_ops
 from hvd_gossip.tensorflow.compression import Compression as Compression
+from hvd_gossip.tensorflow.full_norm import FullNormalization as FullNormalization
+from hvd_gossip.tensorflow.full_norm import convert_full_normalization as convert_full_normalization
 from hvd_gossip.tensorflow.functions import BroadcastGlobalVariablesHook as BroadcastGlobalVariablesHook
 from hvd_gossip.tensorflow.functions import allgather_object as allgather_object
 from hvd_gossip.tensorflow.functions import broadcast_global_variables as broadcast_global_variables

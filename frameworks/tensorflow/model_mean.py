@@ -92,7 +92,8 @@ def _means(arrays: Sequence[Array], process_set: int) -> list[Array]:
         chosen = arrays[start : start + AT_A_TIME]
         handles = []
         for array in chosen:
-            name, wide = operation_name("consensus", None, process_set), array.astype(np.float64)
+            # A scalar variable's value is no array.
+            name, wide = operation_name("consensus", None, process_set), np.array(array, dtype=np.float64)
             request = Request(name, "allreduce", wide, Average, output=wide, live_only=True, process_set=process_set)
             handles.append((runtime.current().submit(request), wide, array.dtype))
         for handle, wide, dtype in handles:

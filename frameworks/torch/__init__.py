@@ -8,6 +8,9 @@ This file is the public API.
 from hvd_gossip.torch import elastic as elastic
 from hvd_gossip.torch import mpi_ops as mpi_ops
 from hvd_gossip.torch.compression import Compression as Compression
+from hvd_gossip.torch.full_norm import FullNorm1d as FullNorm1d
+from hvd_gossip.torch.full_norm import FullNorm2d as FullNorm2d
+from hvd_gossip.torch.full_norm import FullNorm3d as FullNorm3d
 from hvd_gossip.torch.functions import broadcast_optimizer_state as broadcast_optimizer_state
 from hvd_gossip.torch.functions import broadcast_parameters as broadcast_parameters
 from hvd_gossip.torch.model_mean import consensus as consensus

@@ -111,8 +111,8 @@ class _Normalize(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, name: str, process_set: ProcessSet
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        wide = x.to(_wide(x.dtype))
-        count, mean, variance = _moments_of_all(wide, name, process_set)
+        wide = x.to(wide_dtype(x.dtype))
+        count, mean, variance = moments_of_all(wide, name, process_set)
         if count <= 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {x.size()} and no more elsewhere"
@@ -133,7 +133,7 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = ctx.saved_tensors
-        shape, dims = _channels(x)
+        shape, dims = channels_of(x)
         wide = dy.to(mean.dtype)
         centred = x.to(mean.dtype) - mean.view(shape)
         sums = torch.stack([wide.sum(dims), (wide * centred).sum(dims) * invstd]).to(torch.float64)
@@ -150,24 +150,30 @@ class _Normalize(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def wide_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What statistics of such values are computed in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _channels(x: Tensor) -> tuple[list[int], list[int]]:
+def channels_of(x: Tensor) -> tuple[list[int], list[int]]:
     """The shape in which a value a channel meets x, and x's other dimensions."""
     return [1, -1] + [1] * (x.dim() - 2), [0, *range(2, x.dim())]
 
 
-def _moments_of_all(x: Tensor, name: str, process_set: ProcessSet) -> _Moments:
-    """All workers' moments, the same to the last bit everywhere."""
+def moments_of_all(x: Tensor, name: str, process_set: ProcessSet) -> _Moments:
+    """All workers' moments, the same to the last bit everywhere. A collective.
+
+    Args:
+        x: this worker's values, (N, C, ...), floating.
+        name: of the allgather.
+        process_set: whose values belong together.
+    """
     features = x.size(1)
     count = x.numel() // features if features else 0
     mine = x.new_zeros(1, 1 + 2 * features, dtype=torch.float64)
     if count:
-        mean, variance = torch.batch_norm_update_stats(
-            x, None, None, 0.0
-        )  # BatchNorm's own kernel, 5 x var_mean's speed
+        # BatchNorm's own kernel, 5 x var_mean's speed
+        mean, variance = torch.batch_norm_update_stats(x.to(wide_dtype(x.dtype)), None, None, 0.0)
         mine[0, 0] = count
         mine[0, 1 : features + 1] = mean
         mine[0, features + 1 :] = variance.to(torch.float64) * count

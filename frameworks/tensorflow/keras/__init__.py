@@ -11,6 +11,8 @@ if importlib.util.find_spec("keras") is None:
     raise ImportError("hvd_gossip.tensorflow.keras needs Keras 3: pip install 'hvd-gossip[tensorflow]'")
 
 from hvd_gossip.tensorflow.compression import Compression as Compression
+from hvd_gossip.tensorflow.full_norm import FullNormalization as FullNormalization
+from hvd_gossip.tensorflow.full_norm import convert_full_normalization as convert_full_normalization
 from hvd_gossip.tensorflow.functions import allgather_object as allgather_object
 from hvd_gossip.tensorflow.functions import broadcast_global_variables as broadcast_global_variables
 from hvd_gossip.tensorflow.functions import broadcast_object as broadcast_object
