@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help demo test test-slow bench bench-scale lint format types docs clean distclean
+.PHONY: help demo test test-slow bench bench-scale bench-convergence lint format types docs clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test, make test-slow    the tests; those that take long"
 	@echo "make bench                   the benchmarks, into benchmarks/results/"
 	@echo "make bench-scale             what the simulator predicts for 16 to 4,096 workers, likewise"
+	@echo "make bench-convergence       what algorithms and layers learn, into benchmarks/results/"
 	@echo "make lint, make format       ruff and mypy; let ruff correct what it can"
 	@echo "make docs                    write docs/settings.md"
 	@echo "make clean, make distclean   remove what was built; the virtual environment too"
@@ -38,6 +39,9 @@ bench: $(INSTALLED)-torch
 
 bench-scale: $(INSTALLED)-torch
 	$(PY) -m benchmarks.scale
+
+bench-convergence: $(INSTALLED)-torch
+	for name in normalization skew speedup staleness; do $(PY) -m benchmarks.convergence.$$name || exit 1; done
 
 lint: $(INSTALLED)-torch
 	$(PY) -m ruff check

@@ -238,6 +238,63 @@ class NormalizationOptions(Options):
     seeds: int = _knob(3, "trainings of each kind", 1)
 
 
+@dataclass(frozen=True)
+class SkewOptions(Options):
+    """Workers whose data differ, simulated: accuracy of each algorithm."""
+
+    workers: int = _knob(16, "number of workers", 4)
+    models: tuple[str, ...] = _knob(
+        ("logistic", "network"), "logistic regression, a network of one hidden layer", None, _words
+    )
+    skews: tuple[str, ...] = _knob(
+        ("by label", "1", "0.1", "0.01"),
+        "how the data are shared: by label, or alpha of a Dirichlet distribution",
+        None,
+        _words,
+    )
+    hidden: int = _knob(32, "width of the network's hidden layer", 4)
+    batch: int = _knob(8, "samples of a gradient")
+    rates: tuple[float, ...] = _knob((0.1, 0.5), "learning rates; the best one is reported", (0.5,), _floats)
+    steps: int = _knob(200, "steps of a worker", 10)
+    points: int = _knob(10, "points of a curve", 2)
+    seeds: int = _knob(2, "divisions of the data", 1)
+
+
+@dataclass(frozen=True)
+class SpeedupOptions(Options):
+    """Linear speed-up and transients, simulated."""
+
+    workers: tuple[int, ...] = _knob((1, 2, 4, 8, 16, 32, 64), "numbers of workers", (1, 4), _integers)
+    rates: tuple[float, ...] = _knob(
+        (0.0025, 0.005, 0.01),
+        "learning rates of one worker; n take n times as much; the fastest is reported",
+        (0.01,),
+        _floats,
+    )
+    highest_rate: float = _knob(0.32, "the learning rate at most")
+    target: float = _knob(0.02, "excess loss to come to")
+    noise: float = _knob(2.0, "deviation of the noise in the least squares' outputs")
+    most: int = _knob(1500, "steps of a worker, at most", 900)
+    transient_workers: int = _knob(16, "workers of the runs that measure transients", 4)
+    transient_steps: int = _knob(1500, "steps of those", 200)
+    tolerance: float = _knob(1.1, "a transient is over where the error stays below so many times allreduce's")
+    seeds: int = _knob(2, "runs of each kind", 1)
+
+
+@dataclass(frozen=True)
+class StalenessOptions(Options):
+    """One slow worker, simulated: what its old gradients do to the others' loss."""
+
+    workers: int = _knob(16, "number of workers", 4)
+    slowdowns: tuple[float, ...] = _knob(
+        (1.0, 10.0, 100.0, 1_000.0, 10_000.0), "factors of the slow worker's compute", (1.0, 100.0), _floats
+    )
+    seconds: float = _knob(15.0, "virtual seconds of training", 1.0)
+    rates: tuple[float, ...] = _knob((0.3,), "learning rates; the best one is reported", None, _floats)
+    batch: int = _knob(8, "samples of a gradient")
+    seeds: int = _knob(3, "runs of each kind", 1)
+
+
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 

@@ -120,11 +120,12 @@ class FullNorm(_BatchNorm):
 
     def _moments(self, input: Tensor, wide: torch.dtype) -> tuple[float, Tensor, Tensor]:
         """How many values a channel has, on all workers of the process set, their mean and variance."""
-        if self.process_set is not None and self.process_set.size() > 1:
+        if self.process_set is not None and self.process_set.size() != 1:
             count, mean, variance = moments_of_all(input, self._operation(), self.process_set)
             return count, mean.to(wide), variance.to(wide)
         if not input.numel():
-            return 0.0, *input.new_zeros(2, self.num_features, dtype=wide).unbind()
+            nothing = input.new_zeros(self.num_features, dtype=wide)
+            return 0.0, nothing, nothing
         mean, variance = torch.batch_norm_update_stats(input.to(wide), None, None, 0.0)
         return float(input.numel() // self.num_features), mean, variance
 
@@ -180,7 +181,7 @@ class _Step(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-    count: float
+    number: float
     alpha: Tensor
     layer: FullNorm
 
@@ -227,13 +228,13 @@ def _through_estimates(dx: Tensor, x: Tensor, sums: Tensor, step: _Step) -> None
     """Subtracts r (h_1 + x' h_2) / N from dx."""
     tracked = step.layer._track_gradient(sums, step.alpha)
     process_set = step.layer.process_set
-    if process_set is not None and process_set.size() > 1:
+    if process_set is not None and process_set.size() != 1:
         tracked = tracked.clone()
         allreduce_(tracked, op=Sum, name=f"{step.layer._operation()}.grad", process_set=process_set)
     if not x.numel():
         return
     r = (step.variance + step.layer.eps).rsqrt()
-    first, second = tracked / step.count
+    first, second = tracked / step.number
     shape, _ = channels_of(x)
     slope = second * r * r
     dx.sub_(torch.addcmul((first * r - slope * step.mean).view(shape), x, slope.view(shape)))

@@ -36,12 +36,13 @@ def with_parameters(layer: Any) -> Any:
     return layer
 
 
-def train(layer: Any, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+def train(layer: Any, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Output, gradient of the input, and those of the parameters."""
     layer.zero_grad()
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     y = layer(x)
     y.backward(upstream)
+    assert x.grad is not None
     return y.detach(), x.grad, [parameter.grad.clone() for parameter in layer.parameters()]
 
 
@@ -99,7 +100,7 @@ def test_alpha_1_is_batch_norm(shape: tuple[int, ...], options: dict[str, Any]) 
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
 
 
-def _flat(results: tuple[Tensor, Tensor | None, list[Tensor]]) -> list[Tensor]:
+def _flat(results: tuple[Tensor, Tensor, list[Tensor]]) -> list[Tensor]:
     return [results[0], results[1], *results[2]]
 
 
@@ -130,7 +131,8 @@ class Frozen(nn.Module):
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         self.layer.load_state_dict(self.state)
-        return torch.func.functional_call(self.layer, {"weight": weight, "bias": bias}, (x,))
+        output: Tensor = torch.func.functional_call(self.layer, {"weight": weight, "bias": bias}, (x,))
+        return output
 
 
 @pytest.mark.parametrize("options", [{"momentum": 1.0}, {"track_running_stats": False}], ids=str)
@@ -318,7 +320,7 @@ def test_a_layer_alone_is_converted_with_options() -> None:
 
 
 def test_a_weight_without_a_bias() -> None:
-    plain = nn.BatchNorm1d(C, momentum=1.0)
+    plain: Any = nn.BatchNorm1d(C, momentum=1.0)
     plain.bias = None
     layer = hvd.FullNorm1d.convert_full_norm(copy.deepcopy(plain))
     x, upstream = batch((4, C), 1, torch.float32), batch((4, C), 2, torch.float32)
