@@ -92,22 +92,21 @@ class Future(Generic[T]):
             callback(self)
         elif callbacks is None:
             self._callbacks = callback
-        elif isinstance(callbacks, list):
+        elif type(callbacks) is list:
             callbacks.append(callback)
         else:
-            self._callbacks = [callbacks, callback]
+            self._callbacks = [callbacks, callback]  # type: ignore[list-item]
 
     def has_callbacks(self) -> bool:
         return self._callbacks is not None
 
     def _notify(self) -> None:
         callbacks, self._callbacks = self._callbacks, None
-        if not isinstance(callbacks, list):
-            assert callbacks is not None
-            callbacks(self)
-            return
-        for callback in callbacks:
-            callback(self)
+        if type(callbacks) is list:
+            for callback in callbacks:
+                callback(self)
+        else:
+            callbacks(self)  # type: ignore[operator,misc]
 
     def __await__(self) -> Generator[Future[T], None, T]:
         if self._result is _PENDING and self._error is None:

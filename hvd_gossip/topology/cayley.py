@@ -21,6 +21,8 @@ from hvd_gossip.topology.spectrum import Matrix, gap_of_rate
 Offset = tuple[int, ...]
 
 _ZERO = 1e-12
+KEPT_NEIGHBOURS = 8
+"""Weights of a rank and round with at most so many neighbours are worked out once."""
 
 
 class CayleyTopology(Topology):
@@ -48,6 +50,7 @@ class CayleyTopology(Topology):
         self._offsets = [self._distinct(offsets) for offsets in rounds]
         self._strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         self._moves = [[self._move_of(offset) for offset in offsets] for offsets in self._offsets]
+        self._known: dict[int, Mapping[int, float]] = {}
 
     def _distinct(self, offsets: Sequence[Offset]) -> list[Offset]:
         wrapped = {tuple(step % side for step, side in zip(o, self._shape, strict=True)) for o in offsets}
@@ -65,10 +68,21 @@ class CayleyTopology(Topology):
         return [_moved(rank, move, sign) for move in self._moves[round_ % len(self._moves)]]
 
     def in_weights(self, rank: int, round_: int) -> Mapping[int, float]:
-        return dict.fromkeys(self._reached(rank, round_, -1), self._weight(round_))
+        return self._weights(rank, round_, -1)
 
     def out_weights(self, rank: int, round_: int) -> Mapping[int, float]:
-        return dict.fromkeys(self._reached(rank, round_, 1), self._weight(round_))
+        return self._weights(rank, round_, 1)
+
+    def _weights(self, rank: int, round_: int, sign: int) -> Mapping[int, float]:
+        """Kept for rounds of few neighbours: a simulation asks for those of a thousand ranks again and again."""
+        place = round_ % len(self._moves)
+        key = ((2 * place + (sign > 0)) * self.size) + rank
+        weights = self._known.get(key)
+        if weights is None:
+            weights = dict.fromkeys(self._reached(rank, place, sign), self._weight(place))
+            if len(weights) <= KEPT_NEIGHBOURS:
+                self._known[key] = weights
+        return weights
 
     def pairs(self) -> Pairs:
         """Ranks of even against ranks of odd coordinate sum, joined as in any round of the period.

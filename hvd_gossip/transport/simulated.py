@@ -116,6 +116,7 @@ class SimulatedWorld:
         self._heap: list[tuple[float, int, Callable[[Any], None] | None, Any]] = []
         self._sequence = 0
         self._stale_timers = 0
+        self._finished = False
         self._polled: list[tuple[Callable[[], bool], Future[None]]] = []
         self._cut: set[tuple[int, int, int]] = set()
         interfaces = -(-size // self.links.ranks_per_interface)
@@ -201,25 +202,28 @@ class SimulatedWorld:
             error = future.error()
             if error is not None and not isinstance(error, Cancelled):
                 failed.append(error)
+            self._finished = open_count == 0 or bool(failed)
 
+        self._finished = open_count == 0
         for future in futures:
             future.add_callback(finish)
-        done = self._loop(lambda: open_count == 0 or bool(failed), max_time)
+        done = self._loop(None, max_time, wanted=True)
         if failed:
             raise failed[0]
         return done
 
-    def _loop(self, until: Callable[[], bool] | None, max_time: float) -> bool:
+    def _loop(self, until: Callable[[], bool] | None, max_time: float, wanted: bool = False) -> bool:
+        """Goes from event to event until `until` holds or, if `wanted`, until `_finished` is set."""
         heap, ready, pop = self._heap, self.scheduler.ready, heapq.heappop
         while True:
             while ready:
                 ready.popleft().step()
             if self._polled and self._test_polled():
                 continue
-            if until is not None and until():
+            if (wanted and self._finished) or (until is not None and until()):
                 return True
             if not heap:
-                return self._end(until is None)
+                return self._end(until is None and not wanted)
             if heap[0][0] > max_time:
                 self.time = max(self.time, max_time)
                 return False
