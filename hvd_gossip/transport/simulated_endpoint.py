@@ -334,8 +334,8 @@ class SimulatedEndpoint:
     def _finish(self, send: Send, receive: Receive) -> None:
         data, into = send.payload, receive.into
         if into is None:
-            receive.set_result(Message(send.source, data if type(data) is bytes else data.tobytes()))
-        elif (length := len(data) if type(data) is bytes else data.nbytes) == into.nbytes:
+            receive.set_result(Message(send.source, data if isinstance(data, bytes) else data.tobytes()))
+        elif (length := len(data) if isinstance(data, bytes) else data.nbytes) == into.nbytes:
             copy_bytes(data, into)
             receive.set_result(None)
         else:
