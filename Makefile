@@ -18,7 +18,7 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 help:
 	@echo "make demo [FRAMEWORK=torch|tensorflow]  train with a straggler: allreduce beside gossip"
 	@echo "make test, make test-slow    the tests; those that take long"
-	@echo "make bench                   the benchmarks, into benchmarks/results/"
+	@echo "make bench [FRAMEWORK=...]   the benchmarks, into benchmarks/results/"
 	@echo "make bench-scale             what the simulator predicts for 16 to 4,096 workers, likewise"
 	@echo "make bench-convergence       what algorithms and layers learn, into benchmarks/results/"
 	@echo "make lint, make format       ruff and mypy; let ruff correct what it can"
@@ -34,8 +34,8 @@ test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow
 
-bench: $(INSTALLED)-torch
-	$(PY) -m benchmarks.run
+bench: $(INSTALLED)-torch $(INSTALLED)-$(FRAMEWORK)
+	$(PY) -m benchmarks.run --framework $(FRAMEWORK)
 
 bench-scale: $(INSTALLED)-torch
 	$(PY) -m benchmarks.scale

@@ -36,12 +36,14 @@ class Benchmark(Generic[O]):
         options: its knobs' type.
         measure: carries it out; `settings` and `seconds` of the report are filled in by `run`.
         draw: its picture.
+        framework: whose benchmarks it belongs to.
     """
 
     name: str
     options: type[O]
     measure: Callable[[O], Report]
     draw: Callable[[Report], Figure]
+    framework: str = "torch"
 
     def run(self, options: O) -> Report:
         """The report.

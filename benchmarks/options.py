@@ -122,6 +122,33 @@ class ParityOptions(Options):
 
 
 @dataclass(frozen=True)
+class KerasFitOptions(Options):
+    """Gossip in a step of Keras's `fit`, with compute to hide communication behind."""
+
+    ranks: int = _knob(2, "number of ranks")
+    megabytes: tuple[float, ...] = _knob((1.0, 60.0), "parameters, 10^6 bytes", (0.1,), _floats)
+    step_ms: tuple[float, ...] = _knob(
+        (50.0, 500.0), "slept compute of a step, milliseconds, for each size", (10.0,), _floats
+    )
+    algorithms: tuple[str, ...] = _knob(
+        ("allreduce", "dpsgd", "sgp", "adpsgd"), "algorithms to measure", ("allreduce", "adpsgd"), _words
+    )
+    batch: int = _knob(8, "samples of a step and rank")
+    block_seconds: float = _knob(2.0, "slept compute of a block, about", 0.05)
+    repetitions: int = _knob(3, "blocks of each kind, after the first, which is discarded", 2)
+
+    def __post_init__(self) -> None:
+        if len(self.step_ms) != len(self.megabytes):
+            raise ValueError(
+                f"step_ms must have a time for each of the {len(self.megabytes)} sizes, not {self.step_ms}"
+            )
+
+    def steps(self, step_ms: float) -> int:
+        """Steps of a block."""
+        return max(3, round(self.block_seconds / (step_ms * 1e-3)))
+
+
+@dataclass(frozen=True)
 class ExchangeOptions(Options):
     """A pair exchange in chunks beside one raw Sendrecv."""
 

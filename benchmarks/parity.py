@@ -97,7 +97,7 @@ def draw(report: Report) -> Figure:
     return figure
 
 
-BENCHMARK = Benchmark("parity", ParityOptions, measure, draw)
+BENCHMARK = Benchmark("parity", ParityOptions, measure, draw, "tensorflow")
 
 if __name__ == "__main__":
     sys.exit(BENCHMARK.main())

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap, straggler
+from benchmarks import collectives, exchange, fusion, idle, keras_fit, memory, overhead, overlap, parity, straggler
 from benchmarks.benchmark import Benchmark, add_common_arguments, make_console
 from benchmarks.job import JobFailed
 from benchmarks.machine import default_folder, describe_machine
@@ -25,7 +25,7 @@ from benchmarks.tables import markdown_document, summary, terminal_table
 
 BENCHMARKS: dict[str, Benchmark[Any]] = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (straggler, overhead, collectives, fusion, overlap, exchange, memory, idle)
+    for module in (straggler, overhead, collectives, fusion, overlap, exchange, memory, idle, keras_fit, parity)
 }
 
 
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder: Path = args.output or default_folder(args.quick)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    reports, failures = _run_all(console, [BENCHMARKS[name] for name in args.only], args.quick, folder)
+    names = args.only or [name for name, one in BENCHMARKS.items() if one.framework == args.framework]
+    reports, failures = _run_all(console, [BENCHMARKS[name] for name in names], args.quick, folder)
     machine["minutes"] = round((time.monotonic() - started) / 60, 1)
     _write(folder, machine, reports, failures)
     console.print(f"\n{summary(reports)} Took {machine['minutes']:g} minutes. Results: {folder}", markup=False)
@@ -80,12 +81,16 @@ def _write(folder: Path, machine: Mapping[str, Any], reports: Sequence[Report], 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
-        description="Runs the benchmarks, in under 10 minutes on 2 idle cores. Each is also a module of its own with more flags: "
-        "python -m benchmarks.straggler --help.",
+        description="Runs the benchmarks, PyTorch's in under 10 minutes on 2 idle cores. Each is also a module of "
+        "its own with more flags: python -m benchmarks.straggler --help.",
     )
     add_common_arguments(parser)
     parser.add_argument(
-        "--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), metavar="NAME",
+        "--framework", choices=sorted({one.framework for one in BENCHMARKS.values()}), default="torch",
+        help="whose benchmarks to run (default torch)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", nargs="+", choices=list(BENCHMARKS), metavar="NAME",
         help=f"some of {', '.join(BENCHMARKS)}",
     )  # fmt: skip
     return parser.parse_args(arguments)

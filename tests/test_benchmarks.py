@@ -38,9 +38,10 @@ def test_a_benchmark_alone_prints_its_table_and_writes_its_results(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_all_benchmarks_run_and_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["--quick", "--output", str(tmp_path)]) == 0
+    pytest.importorskip("tensorflow")
+    assert run.main(["--quick", "--only", *BENCHMARKS, "--output", str(tmp_path)]) == 0
     assert "targets met." in capsys.readouterr().out
     document = json.loads((tmp_path / "results.json").read_text())
     assert [one["name"] for one in document["benchmarks"]] == list(BENCHMARKS)
@@ -50,6 +51,34 @@ def test_all_benchmarks_run_and_are_written(tmp_path: Path, capsys: pytest.Captu
     for report in document["benchmarks"]:
         assert f"## {report['title']}" in text
         assert (tmp_path / f"{report['name']}.png").stat().st_size > 5000
+
+
+def test_each_framework_has_its_benchmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def note(_: object, benchmarks: Any, *more: object) -> tuple[list[Any], dict[str, str]]:
+        ran.extend(benchmark.name for benchmark in benchmarks)
+        return [], {}
+
+    monkeypatch.setattr(run, "_run_all", note)
+    assert run.main(["--framework", "tensorflow", "--output", str(tmp_path)]) == 0
+    assert ran == ["keras_fit", "parity"]
+    assert run.main(["--output", str(tmp_path)]) == 0
+    assert set(ran) == set(BENCHMARKS)
+    assert len(ran) == len(BENCHMARKS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_benchmark_of_keras_fit_measures_both_sides(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    assert BENCHMARKS["keras_fit"].main(["--quick", "--output", str(tmp_path)]) == 0
+    (report,) = json.loads((tmp_path / "keras_fit.json").read_text())["benchmarks"]
+    assert [row["cells"]["algorithm"] for row in report["rows"]] == ["allreduce", "adpsgd"]
+    for row in report["rows"]:
+        for column in ("step (ms)", "bare step (ms)"):
+            assert len(row["cells"][column]["values"]) == 2
+            assert min(row["cells"][column]["values"]) > 10.0, "compute is part of the step"
 
 
 @pytest.mark.slow

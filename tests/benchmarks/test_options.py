@@ -61,3 +61,10 @@ def test_defaults_are_what_the_targets_are_stated_for() -> None:
     assert options.OverheadOptions().ranks == 16
     assert set(options.MemoryOptions().algorithms) == {"adpsgd", "dpsgd", "sgp"}
     assert CollectivesOptions().ranks == (2, 4)
+
+
+def test_every_size_has_its_compute() -> None:
+    assert options.KerasFitOptions().steps(50.0) == 40
+    assert options.KerasFitOptions().steps(60_000.0) == 3
+    with pytest.raises(ValueError, match="a time for each of the 2 sizes"):
+        options.KerasFitOptions(step_ms=(50.0,))

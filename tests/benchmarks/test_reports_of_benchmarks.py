@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks import collectives, exchange, fusion, idle, memory, overhead, overlap, parity
+from benchmarks import collectives, exchange, fusion, idle, keras_fit, memory, overhead, overlap, parity
 from benchmarks.benchmark import Benchmark
 from benchmarks.job import Job, run_ranks
 from benchmarks.options import (
@@ -17,6 +17,7 @@ from benchmarks.options import (
     ExchangeOptions,
     FusionOptions,
     IdleOptions,
+    KerasFitOptions,
     MemoryOptions,
     OverheadOptions,
     OverlapOptions,
@@ -273,3 +274,29 @@ def test_parity_puts_frameworks_under_each_other_and_judges_gossip_only(
     assert [row.passes() for row in report.rows] == [{}, {}, {parity.RATIO: True}, {parity.RATIO: False}]
     assert report.rows[0].cells[parity.SAMPLES].values == pytest.approx([64 / 0.0105, 64 / 0.021])  # type: ignore[union-attr]
     check_picture(parity.BENCHMARK, report, tmp_path)
+
+
+def test_keras_fit_judges_gossip_beside_the_bare_step_of_its_size(
+    replace_ranks: Callable[[Any, Results], None], tmp_path: Path
+) -> None:
+    """The second repetition is disturbed as a whole: the ratios stay."""
+    steps = {(1.0, "allreduce"): 0.06, (1.0, "sgp"): 0.054, (60.0, "allreduce"): 0.8, (60.0, "sgp"): 0.6}
+
+    def results(ranks: int) -> list[Any]:
+        def record(megabytes: float, algorithm: str) -> dict[str, Any]:
+            bare, step = 0.05 if megabytes == 1.0 else 0.5, steps[megabytes, algorithm]
+            spread = {"bare_seconds": [bare, 3 * bare], "step_seconds": [step, 3 * step], "waited_share": [0.1, 0.3]}
+            return {"megabytes": megabytes, "algorithm": algorithm} | spread
+
+        return [[record(*key) for key in steps]] * ranks
+
+    replace_ranks(keras_fit, results)
+    report = keras_fit.BENCHMARK.run(KerasFitOptions(algorithms=("allreduce", "sgp")))
+    assert [row.cells[keras_fit.COMPUTE] for row in report.rows] == ["50", "50", "500", "500"]
+    assert [row.passes() for row in report.rows] == [
+        {}, {keras_fit.RATIO: True}, {}, {keras_fit.RATIO: False},
+    ]  # fmt: skip
+    assert report.rows[3].cells[keras_fit.RATIO].values == pytest.approx([1.2, 1.2])  # type: ignore[union-attr]
+    assert figure(report.rows[3], keras_fit.MORE) == pytest.approx(200.0)
+    assert figure(report.rows[0], keras_fit.WAITED) == pytest.approx(20.0)
+    check_picture(keras_fit.BENCHMARK, report, tmp_path)
