@@ -38,7 +38,7 @@ class FlatMirror:
             self.buffers.append(buffer)
         self._shapes = [array.shape for array in arrays]
         self._views = [views[place] for place in range(len(arrays))]
-        self.adopt(arrays)
+        self.replace(arrays)  # `adopt` would look at what memory held before
 
     def fits(self, arrays: Sequence[Array]) -> bool:
         """Whether the buffers can hold these values."""

@@ -163,15 +163,15 @@ class ParameterMixing:
     def _step(self, before: list[Array], after: list[Array]) -> list[Array]:
         if self._inside:
             raise RuntimeError(f"a step inside {self._inside} of the same variables")
-        now = runtime.current()
+        now, holds_before = runtime.current(), True
         if self.active and self._runtime is now and self._mirror.fits(before):
             self._mirror.adopt(before)
         else:
-            self._attach(now, before)
+            holds_before = self._attach(now, before)
         applied = self._worker.replica.applied
 
         def update() -> None:
-            if self._worker.replica.applied == applied:
+            if holds_before and self._worker.replica.applied == applied:
                 self._mirror.replace(after)
             else:
                 self._mirror.advance(before, after)
@@ -182,11 +182,12 @@ class ParameterMixing:
     def _put(self, values: Sequence[Any]) -> list[Any]:
         return [bare(variable).assign(value) for variable, value in zip(self.variables, values, strict=True)]
 
-    def _attach(self, now: Runtime, before: Sequence[Array]) -> None:
+    def _attach(self, now: Runtime, before: Sequence[Array]) -> bool:
+        """Begins to mix; returns whether with these values: one that mixed before may have brought in its last exchange."""
         values = dict(zip((id(bare(variable)) for variable in self.variables), before, strict=True))
-        for other in mixing_strategies():
-            if self._ids & other._ids:
-                other.release(values)  # of an optimizer that this one replaces
+        replaced = [other for other in mixing_strategies() if self._ids & other._ids]
+        for other in replaced:
+            other.release(values)  # of an optimizer that this one replaces
         self._mirror = FlatMirror(list(values.values()))
         members = process_set_id(self.process_set)
         self._worker: Worker = now.attach(self._mirror.buffers, process_set=members, **self._settings)
@@ -200,6 +201,7 @@ class ParameterMixing:
         for variable in self.variables:
             # Lives as long as they: Keras drops a model's optimizer before the next one, which takes over, makes a step.
             bare(variable)._hvd_mixing = self
+        return not replaced
 
     def _adopt_all(self) -> list[Array]:
         """Takes over the variables' present values, and returns them.

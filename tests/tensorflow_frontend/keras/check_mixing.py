@@ -34,6 +34,15 @@ def go_on(model: Any, steps: int = 2) -> None:
     model.fit(*data(hvd.rank(), steps), batch_size=ROWS, verbose=0)
 
 
+def check_an_optimizer_brings_in_what_the_one_before_it_exchanged_last() -> None:
+    """After one step the first exchange is under way; without updates two ranks have the mean once it is brought in."""
+    if hvd.size() == 2:
+        model = fit(make_model(), optimizer(algorithm="dpsgd"), 1)
+        model.compile(optimizer=optimizer(algorithm="dpsgd"), loss="mse")
+        go_on(model, 1)
+        close(model.get_weights(), mean([initial(rank) for rank in range(hvd.size())]))
+
+
 def check_an_optimizer_takes_over_what_another_one_mixed() -> None:
     for algorithm in GOSSIP:
         model = fit(make_model(), optimizer(algorithm=algorithm), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -42,6 +43,19 @@ def test_values_come_back_in_memory_of_their_own() -> None:
     for buffer in mirror.buffers:
         buffer += 1
     same(values, arrays(0))
+
+
+def test_what_memory_held_before_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing it warns where it happens to be a signalling NaN."""
+
+    def dirty(like: np.ndarray) -> np.ndarray:
+        memory = np.empty_like(like)
+        memory.view(np.uint16)[...] = 0x7F81
+        return memory
+
+    monkeypatch.setattr("hvd_gossip.tensorflow.mirror.aligned_like", dirty)
+    values = [np.ones(3, ml_dtypes.bfloat16)]
+    same(FlatMirror(values).values(), values)
 
 
 def test_an_update_is_taken_over_exactly() -> None:
