@@ -71,7 +71,12 @@ def broadcast(call: Call, tensors: Tensors) -> list[Any]:
 
         def gradient(upstream: Tensors) -> list[Any]:
             averages = allreduce(averaging(call), upstream)
-            return averages if is_root else [tf.zeros_like(average) for average in averages]
+            if is_root:
+                return averages
+            with tf.control_dependencies(
+                averages
+            ):  # else a session leaves the allreduce out, and the root waits for ever
+                return [tf.identity(tf.zeros_like(average)) for average in averages]
 
         return outputs, _of_floating(outputs, gradient)
 
