@@ -113,7 +113,8 @@ def DistributedOptimizer(
 
 
 def _keras_optimizer(optimizer: Any, **options: Any) -> Any:
-    if not isinstance(optimizer, tf.keras.optimizers.Optimizer):
+    is_legacy = type(optimizer).__module__.partition(".")[0] == "tf_keras"  # told apart, and refused, by `keras`
+    if not is_legacy and not isinstance(optimizer, tf.keras.optimizers.Optimizer):
         raise ValueError(
             f"Provided optimizer doesn't inherit from either legacy TensorFlow or Keras optimizer: {optimizer}"
         )

@@ -104,7 +104,7 @@ class TensorFlowKerasState(ObjectState):
     def __init__(self, model: Any, optimizer: Any = None, backend: Any = None, **kwargs: Any) -> None:
         self.model = model
         self.optimizer = optimizer if optimizer is not None else getattr(model, "optimizer", None)
-        if self.optimizer is not None and not self.optimizer.built:
+        if self.optimizer is not None and not getattr(self.optimizer, "built", False):  # tf_keras has no such attribute
             self.optimizer.build(model.trainable_variables)
         self._kept = _Variables(self._all_variables)
         self._kept.save()

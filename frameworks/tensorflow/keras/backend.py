@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import keras
+
+LEGACY = (
+    "TF_USE_LEGACY_KERAS is set: tf.keras is Keras 2 (tf_keras), whose models, optimizers and callbacks know nothing of these. "
+    "Unset it and use Keras 3, or write a training loop with hvd.DistributedGradientTape of hvd_gossip.tensorflow"
+)
 
 
 def check(version: str, backend: str) -> None:
@@ -16,4 +24,11 @@ def check(version: str, backend: str) -> None:
         )
 
 
+def warn_of_legacy(setting: str | None) -> None:
+    """Warns if `tf.keras` is Keras 2 with this value of TF_USE_LEGACY_KERAS."""
+    if setting in ("1", "true", "True"):
+        warnings.warn(LEGACY, stacklevel=3)
+
+
 check(keras.__version__, keras.config.backend())
+warn_of_legacy(os.environ.get("TF_USE_LEGACY_KERAS"))

@@ -57,16 +57,47 @@ def test_another_keras_is_refused() -> None:
 
 def test_legacy_keras_says_what_to_do() -> None:
     code = """
-import sys, types
 import hvd_gossip.tensorflow as hvd
+import hvd_gossip.tensorflow.keras as hvd_keras
 hvd.init()
-legacy = type("Adam", (), {"__module__": "tf_keras.src.optimizers.adam"})()
-try:
-    import hvd_gossip.tensorflow.keras as hvd_keras
-    hvd_keras.DistributedOptimizer(legacy)
-except ValueError as error:
-    print(error)
+for distribute in (hvd.DistributedOptimizer, hvd_keras.DistributedOptimizer):
+    for module in ("tf_keras.src.optimizers.adam", "tf_keras.src.optimizers.legacy.adam"):
+        try:
+            distribute(type("Adam", (), {"__module__": module})())
+        except ValueError as error:
+            print(error)
 hvd.shutdown()
 """
     done = run(code, TF_USE_LEGACY_KERAS="1", HVD_GOSSIP_REPORT="0")
-    assert "unset TF_USE_LEGACY_KERAS and use Keras 3" in done.stdout, done.stderr
+    assert done.stdout.count("unset TF_USE_LEGACY_KERAS and use Keras 3") == 4, done.stdout + done.stderr
+    assert "UserWarning: TF_USE_LEGACY_KERAS is set" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_loop_of_legacy_keras_trains() -> None:
+    """What the message says to do, with the real tf_keras where it is installed."""
+    pytest.importorskip("tf_keras")
+    code = """
+import numpy as np
+import tensorflow as tf
+import hvd_gossip.tensorflow as hvd
+hvd.init(algorithm="dpsgd")
+model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+optimizer = tf.keras.optimizers.SGD(0.05)
+state = hvd.elastic.TensorFlowKerasState(model, optimizer)
+state.sync()
+losses = []
+for _ in range(30):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(np.eye(3)) - 1.0))
+    tape = hvd.DistributedGradientTape(tape)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+    losses.append(float(loss))
+state.restore()
+with hvd.consensus(model):
+    print(type(model).__module__.partition(".")[0], losses[-1] < losses[0])
+hvd.shutdown()
+"""
+    done = run(code, TF_USE_LEGACY_KERAS="1", HVD_GOSSIP_REPORT="0")
+    assert done.stdout == "tf_keras True\n", done.stdout + done.stderr
