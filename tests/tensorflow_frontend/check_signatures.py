@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import hvd_gossip.tensorflow as hvd
 
@@ -67,9 +69,9 @@ EXTENDED = {
 OTHERS = "Compression HorovodInternalError SyncBatchNormalization elastic global_process_set Average Sum Adasum Min Max Product"
 
 
-def signature_of(name: str) -> list[str]:
+def signature_of(function: Callable[..., Any]) -> list[str]:
     """The parameters as the documentation writes them."""
-    return [_text(parameter) for parameter in inspect.signature(getattr(hvd, name)).parameters.values()]
+    return [_text(parameter) for parameter in inspect.signature(function).parameters.values()]
 
 
 def _text(parameter: inspect.Parameter) -> str:
@@ -83,12 +85,12 @@ def _text(parameter: inspect.Parameter) -> str:
 
 def check_signatures() -> None:
     for name, documented in DOCUMENTED.items():
-        assert ", ".join(signature_of(name)) == documented, name
+        assert ", ".join(signature_of(getattr(hvd, name))) == documented, name
 
 
 def check_signatures_with_arguments_of_ours_after_them() -> None:
     for name, text in EXTENDED.items():
-        ours, documented = signature_of(name), text.split(", ")
+        ours, documented = signature_of(getattr(hvd, name)), text.split(", ")
         assert ours[: len(documented)] == documented, name
         assert all("=" in one or one.startswith("**") for one in ours[len(documented) :]), name
 

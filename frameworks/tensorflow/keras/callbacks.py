@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hvd_gossip import runtime
 from hvd_gossip.basics import ProcessSet, global_process_set, operation_name, process_set_id
@@ -14,6 +15,7 @@ from hvd_gossip.collectives import Average, Request
 
 from ..functions import broadcast_variables
 from ..model_mean import consensus_distance
+from ..variables import bare
 from .schedules import LearningRateScheduleCallback as LearningRateScheduleCallback
 from .schedules import LearningRateWarmupCallback as LearningRateWarmupCallback
 
@@ -26,19 +28,35 @@ class BroadcastGlobalVariablesCallback(keras.callbacks.Callback):  # type: ignor
     Args:
         root_rank: whose variables.
         device: as in Horovod; data cross the boundary of the graph on the host.
+        local_variables: a variable, or several, that each worker keeps as they are.
+
+    Raises:
+        ValueError: among `local_variables` is something else than variables.
     """
 
-    def __init__(self, root_rank: int, device: str = "") -> None:
+    def __init__(self, root_rank: int, device: str = "", local_variables: Any = None) -> None:
         super().__init__()
+        given = [] if local_variables is None else local_variables
         self.root_rank = root_rank
         self.device = device
+        self.local_variables: list[Any] = []
         self.broadcast_done = False
+        for variable in given if isinstance(given, (list, tuple, set)) else [given]:
+            self.register_local_var(variable)
+
+    def register_local_var(self, var: Any) -> None:
+        """Each worker keeps this variable as it is. Raises ValueError for something else than a variable."""
+        if not isinstance(bare(var), tf.Variable):
+            raise ValueError(f"All local variables must be tf.Variable or keras.Variable, not {type(var).__name__}")
+        self.local_variables.append(var)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self.broadcast_done:
             return
         # `weights` are without the random generators' states: dropout is to differ between ranks.
-        broadcast_variables([*self.model.weights, *self.model.optimizer.variables], self.root_rank)
+        everything = [*self.model.weights, *self.model.optimizer.variables]
+        local = {id(bare(variable)) for variable in self.local_variables}
+        broadcast_variables([one for one in everything if id(bare(one)) not in local], self.root_rank)
         self.broadcast_done = True
 
 
@@ -70,6 +88,39 @@ class MetricAverageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         request = Request(name, "allreduce", values, Average, output=values, process_set=members)
         runtime.current().submit(request).wait()
         return values
+
+
+class BestModelCheckpoint(keras.callbacks.ModelCheckpoint):  # type: ignore[misc]
+    """Keeps the best model in a file, `filepath`, that is set after construction (Horovod's class; its Spark estimator sets it).
+
+        best = hvd.callbacks.BestModelCheckpoint(monitor="val_accuracy")
+        best.filepath = "best.keras"
+
+    Rank 0 alone should have it; with gossip it keeps rank 0's own model.
+
+    Args:
+        monitor, verbose, save_weights_only, mode, save_freq: as of `keras.callbacks.ModelCheckpoint`.
+
+    Raises:
+        ValueError: while fitting, if `filepath` has not been set.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+    ) -> None:
+        unused = "unset.weights.h5" if save_weights_only else "unset.keras"  # Keras 3 wants a name at once
+        super().__init__(unused, monitor, verbose, True, save_weights_only, mode, save_freq)
+        self.filepath: str | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.filepath is None:
+            raise ValueError("BestModelCheckpoint has no `filepath` to keep the model in: set it before fit()")
+        super().on_train_begin(logs)
 
 
 class ConsensusCallback(keras.callbacks.Callback):  # type: ignore[misc]

@@ -139,9 +139,9 @@ class LearningRateWarmupCallback(LearningRateScheduleCallback):
 
 
 def _scale_velocities(optimizer: Any, factor: float) -> None:
-    """Multiplies the velocities of a momentum SGD; of another optimizer nothing depends on the learning rate."""
+    """Multiplies the velocities of a momentum SGD, if there are any yet; of another optimizer nothing depends on the rate."""
     distributed = distributed_of(optimizer)
     plain = optimizer if distributed is None else distributed.inner_optimizer
-    if isinstance(plain, keras.optimizers.SGD) and plain.momentum:
+    if isinstance(plain, keras.optimizers.SGD) and plain.momentum and plain.built:
         for velocity in plain.momentums:
             velocity.assign(velocity * factor)

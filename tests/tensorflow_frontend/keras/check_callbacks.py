@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
+import warnings
+from pathlib import Path
 from typing import Any
 
 import hvd_gossip.tensorflow as hvd
@@ -81,6 +84,39 @@ def check_broadcast_gives_everybody_the_roots_variables() -> None:
             close(model.get_weights(), initial(hvd.rank()), tolerance=0.0)
 
 
+def check_local_variables_are_not_broadcast() -> None:
+    layers = keras.layers
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(2), layers.Dense(3)])
+    for weight in model.weights:
+        weight.assign(np.full(weight.shape, float(hvd.rank() + 1)))
+    model.compile(optimizer=hvd_keras.DistributedOptimizer(keras.optimizers.SGD(0.0)), loss="mse")
+    own, bias = model.layers[0].kernel, model.layers[0].bias.value
+    callback = callbacks.BroadcastGlobalVariablesCallback(0, local_variables=[own])
+    callback.register_local_var(bias)  # a tf.Variable, as Horovod's users have them
+    run(model, callback, steps=1)
+    assert [float(np.max(weight)) for weight in model.get_weights()] == [hvd.rank() + 1, hvd.rank() + 1, 1, 1]
+    assert callbacks.BroadcastGlobalVariablesCallback(0, local_variables=own).local_variables == [own]
+    with pytest.raises(ValueError, match="All local variables must be"):
+        callbacks.BroadcastGlobalVariablesCallback(0, local_variables=[3])
+
+
+def check_the_best_model_is_kept() -> None:
+    for weights_only, name in ((False, "best.keras"), (True, "best.weights.h5")):
+        model = compiled(keras.optimizers.SGD(0.1), initial(0))
+        best = callbacks.BestModelCheckpoint(monitor="loss", mode="max", save_weights_only=weights_only)
+        with pytest.raises(ValueError, match="BestModelCheckpoint has no `filepath`"):
+            run(model, best)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own, of NumPy 2
+            best.filepath = str(Path(folder, name))
+            run(model, best, epochs=3)
+            kept = make_model()
+            kept.load_weights(best.filepath)
+            first = compiled(keras.optimizers.SGD(0.1), initial(0))
+            run(first)  # the loss falls from the first epoch on, which was the one with the largest
+            close(kept.get_weights(), first.get_weights())
+
+
 def check_metrics_are_averaged() -> None:
     model = compiled()
     own = run(model).history
@@ -110,6 +146,15 @@ def check_the_warm_up_ends_at_the_full_rate() -> None:
     expected = [0.5 / size * (1 + (size - 1) * batch / 4) for batch in (1, 2, 3, 4)]
     assert rates == pytest.approx([*expected, 0.5, 0.5], rel=1e-6)
     assert "Epoch 2: finished gradual learning rate warmup to 0.5." in said.getvalue()
+
+
+def check_the_rate_of_momentum_changes_before_the_first_step() -> None:
+    """The first batch is warmed up when the optimizer has no velocities yet."""
+    rates = Rates()
+    model = compiled(keras.optimizers.SGD(0.5, momentum=0.9), initial(0))
+    run(model, callbacks.LearningRateWarmupCallback(0.25, warmup_epochs=1), rates, steps=2)
+    size = hvd.size()
+    assert rates.rates == pytest.approx([0.25 / size * (1 + (size - 1) / 2), 0.25], rel=1e-6)
 
 
 def check_steps_that_are_not_known_are_asked_for() -> None:
