@@ -54,6 +54,19 @@ def check_what_a_tape_mixes_comes_together() -> None:
         same(variable, np.full(20_000, float(variable[0])), 1e-5)
 
 
+def check_all_variables_of_a_tape_cross_at_once() -> None:
+    variables = [tf.Variable(tf.ones(size)) for size in (1, 20_000, 3)]
+
+    @tf.function
+    def step() -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_sum(variable) for variable in variables])
+        return hvd.DistributedGradientTape(tape).gradient(loss, variables)
+
+    operations = step.get_concrete_function().graph.get_operations()
+    assert len([one for one in operations if one.type == "MapDataset"]) == 1
+
+
 def check_a_tapes_gradients_stay_local() -> None:
     variable = tf.Variable(tf.ones(3))
     with tf.GradientTape() as tape:

@@ -20,6 +20,9 @@ JIT = (
     "jit_compile=False to model.compile() to say so yourself"
 )
 
+CALLS_OPTIMIZER = "experimental_run_tf_function"
+"""An argument of Keras 2.0 that Horovod's scripts set, so that the optimizer is called. Keras 3 calls it, and has no such one."""
+
 
 def _replace(cls: type, name: str, ours: Any) -> None:
     cls = next(one for one in cls.__mro__ if name in vars(one))  # Keras compares with that class's own method
@@ -46,6 +49,8 @@ def _skip(original: Any, self: Any) -> None:
 
 
 def _compile(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    if distributed_of(args[0] if args else kwargs.get("optimizer")) is not None:
+        kwargs.pop(CALLS_OPTIMIZER, None)
     original(self, *args, **kwargs)
     if self.jit_compile and distributed_of(self.optimizer) is not None:
         self.jit_compile = False
