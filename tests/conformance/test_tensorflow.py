@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.conformance.lists import cases_of
 from tests.ranks import assert_passed
 from tests.tensorflow_frontend.ranks import needs_tensorflow
@@ -16,8 +17,9 @@ CASES = cases_of("tensorflow")
 SECONDS = 170.0
 """For all cases of one launch."""
 
-GOSSIP = ("adpsgd", "dpsgd", "sgp")
-"""Algorithms under which everything but the averaging of gradients is as documented."""
+GOSSIP = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.averages == "parameters")
+"""Algorithms under which everything but the averaging of gradients is as documented; all of them in one launch."""
+GOSSIP_SECONDS = 60.0 + 60.0 * len(GOSSIP)
 PAIRS = [
     pytest.param(n, case.name, marks=[] if n in (1, 3) else [pytest.mark.slow], id=f"{n}-{case.name}")
     for n in (1, 2, 3, 4, 5)
@@ -43,8 +45,9 @@ def test_horovod(case: str) -> None:
 
 @needs_tensorflow
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 10)
+@pytest.mark.timeout(GOSSIP_SECONDS + 10)
 @pytest.mark.parametrize("algorithm", GOSSIP)
 @pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(3, GOSSIP[0])])
 def test_gossip(case: str, algorithm: str) -> None:
-    assert_passed(MAIN, case, 3, SECONDS, "tensorflow", "hvd_gossip.tensorflow", algorithm)
+    name, algorithms = f"{algorithm}: {case}", ",".join(GOSSIP)
+    assert_passed(MAIN, name, 3, GOSSIP_SECONDS, "tensorflow", "hvd_gossip.tensorflow", algorithms)

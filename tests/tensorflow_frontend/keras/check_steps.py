@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hvd_gossip.tensorflow as hvd
 import hvd_gossip.tensorflow.keras as hvd_keras
 import keras
 import numpy as np
 
+from hvd_gossip import runtime
+from hvd_gossip.algorithms.registry import ALGORITHMS
+from hvd_gossip.config import mixing_settings
+from hvd_gossip.simulate import simulate
 from tests.tensorflow_frontend.keras.models import (
+    FEATURES,
     GOSSIP,
+    OUTPUTS,
     SYNCHRONOUS,
     Weights,
     batch,
@@ -26,6 +34,8 @@ from tests.tensorflow_frontend.keras.models import (
 )
 
 RATE = 0.25
+TRANSCRIBED = ("dpsgd", "sgp")
+"""Algorithms whose mathematics this file writes down itself."""
 
 
 def check_allreduce_gives_equal_weights_from_different_data() -> None:
@@ -36,9 +46,54 @@ def check_allreduce_gives_equal_weights_from_different_data() -> None:
         close(weights, model.get_weights(), tolerance=0.0)
 
 
+class FirstSteps:
+    """Every rank's gradients of `models.batch` as a problem of the simulator, which notes the model of each step.
+
+    Attributes:
+        seen: by rank, the weights for which it computed a gradient, in order.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self.seen: list[list[Weights]] = [[] for _ in range(hvd.size())]
+
+    def initial(self, rank: int) -> Any:
+        return np.concatenate([weight.ravel() for weight in initial(rank)])
+
+    def gradient(self, rank: int, x: Any, rng: Any) -> Any:
+        first = FEATURES * OUTPUTS
+        weights = [x[:first].reshape(FEATURES, OUTPUTS).copy(), x[first:].copy()]
+        self.seen[rank].append(weights)
+        number = min(len(self.seen[rank]) - 1, self._steps - 1)
+        parts = gradient(weights, *batch(rank, number, self._steps))
+        return np.concatenate([part.ravel() for part in parts]).astype(x.dtype)
+
+
+def simulated(algorithm: str, steps: int, order: str) -> Weights:
+    """This rank's weights after some steps of the very algorithm in the simulator, whose mathematics NumPy transcribes there
+    (tests/algorithms)."""
+    now, task = runtime.current(), FirstSteps(steps)
+    config = now.config.override({"algorithm": algorithm, "mixing_order": order})
+    options = {"topology": now.make_topology(config), "settings": mixing_settings(config), "learning_rate": RATE}
+    simulate(algorithm, task, size=hvd.size(), steps=steps + 1, **options)
+    return task.seen[hvd.rank()][steps]
+
+
+def check_every_synchronous_algorithm_does_what_it_does_in_the_simulator() -> None:
+    steps = 3
+    for algorithm in SYNCHRONOUS:
+        for order in ALGORITHMS[algorithm].orders:
+            settings = {"algorithm": algorithm, "mixing_order": order}
+            model = fit(make_model(), hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), **settings), steps)
+            try:
+                close(model.get_weights(), simulated(algorithm, steps, order))
+            except AssertionError as error:
+                raise AssertionError(f"{algorithm}, {order}") from error
+
+
 def check_synchronous_gossip_in_the_papers_order() -> None:
     """x(k+1) = sum_j W_ij (x_j(k) + u_j(x_j(k))); push-sum: z = x / w."""
-    for algorithm in SYNCHRONOUS:
+    for algorithm in TRANSCRIBED:
         optimizer = hvd_keras.DistributedOptimizer(
             keras.optimizers.SGD(RATE), algorithm=algorithm, mixing_order="sequential"
         )
@@ -51,7 +106,7 @@ def check_synchronous_gossip_beside_the_gradient() -> None:
     """x(k+1) = sum_j W_ij x_j(k) + u_i(x_i(k)), the first exchange being that of x(1). (Push-sum is D-PSGD with two ranks.)"""
     if hvd.size() > 2:
         return
-    for algorithm in SYNCHRONOUS:
+    for algorithm in TRANSCRIBED:
         optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.SGD(RATE), algorithm=algorithm)
         steps = 3
         model = fit(make_model(), optimizer, steps)

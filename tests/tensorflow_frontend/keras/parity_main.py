@@ -15,17 +15,25 @@ import keras
 import numpy as np
 import torch
 
+from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.mpi import report
 
 STEPS, ROWS, WIDTHS = 50, 8, (6, 16, 3)
-ALGORITHMS: dict[str, dict[str, Any]] = {
-    "allreduce": {"algorithm": "allreduce"},
-    "dpsgd": {"algorithm": "dpsgd"},
-    "dpsgd sequential": {"algorithm": "dpsgd", "mixing_order": "sequential", "mixing_period": 2},
+MORE: dict[str, dict[str, Any]] = {
+    "dpsgd, every second step": {"algorithm": "dpsgd", "mixing_order": "sequential", "mixing_period": 2},
     "dpsgd with exact averages": {"algorithm": "dpsgd", "global_average_every": 20},
-    "sgp": {"algorithm": "sgp"},
-    "sgp sequential": {"algorithm": "sgp", "mixing_order": "sequential"},
 }
+
+
+def compared() -> dict[str, dict[str, Any]]:
+    """Settings by name: all synchronous algorithms, in every order that they know."""
+    synchronous = {name: algorithm for name, algorithm in ALGORITHMS.items() if algorithm.synchronous}
+    chosen = {
+        f"{name}, {order}": {"algorithm": name, "mixing_order": order}
+        for name, algorithm in synchronous.items()
+        for order in algorithm.orders or ("auto",)
+    }
+    return chosen | MORE
 
 
 def first_weights(rank: int) -> list[np.ndarray]:
@@ -78,7 +86,7 @@ def train_keras(**settings: Any) -> list[np.ndarray]:
 def main() -> None:
     hvd_torch.init()
     results = {}
-    for name, settings in ALGORITHMS.items():
+    for name, settings in compared().items():
         ours, theirs = train_torch(**settings), train_keras(**settings)
         moved = max(float(np.abs(a - b).max()) for a, b in zip(first_weights(hvd_torch.rank()), ours[4:], strict=True))
         results[name] = [moved, *(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))]

@@ -19,7 +19,7 @@ def test_parameters_are_equal_after_fifty_steps(n: int) -> None:
     pytest.importorskip("torch")
     done = run_ranks(n, Path(__file__).with_name("parity_main.py"), timeout=240, env={"HVD_GOSSIP_WAIT_TIMEOUT": "60"})
     for rank, results in done.results.items():
-        assert len(results) == 6
+        assert {"allreduce, auto", "dpsgd, overlap", "dpsgd, sequential", "sgp, sequential"} <= set(results)
         for algorithm, (moved, *differences) in results.items():
             assert moved > 0.1, f"rank {rank}, {algorithm}: nothing was learned"
             assert max(differences) <= TOLERANCE, f"rank {rank}, {algorithm}: {differences}"
