@@ -15,8 +15,8 @@ from typing import Any
 
 import horovod.tensorflow.keras as hvd
 import keras
-import tensorflow as tf
-from _arrays import Images, load_arrays
+from _arrays import load_arrays
+from _keras_mnist import build_model, own_part, use_own_gpu
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,41 +30,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--fp16-allreduce", action="store_true", help="halve what gradients take on their way")
     parser.add_argument("--checkpoint", type=Path, help="where rank 0 keeps the model, as `{epoch}.keras`")
     return parser.parse_args()
-
-
-def use_own_gpu() -> None:
-    """Each process uses the GPU of its place on its host, if there are GPUs."""
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if gpus:
-        tf.config.set_visible_devices(gpus[hvd.local_rank()], "GPU")
-
-
-def own_part(data: Images, batch_size: int, seed: int) -> Any:
-    """This worker's part of the training set, all parts being equally long, in batches, shuffled anew each epoch."""
-    images, labels = data
-    each = len(labels) // hvd.size()
-    part = slice(hvd.rank() * each, (hvd.rank() + 1) * each)
-    dataset = tf.data.Dataset.from_tensor_slices((images[part], labels[part]))
-    return dataset.shuffle(each, seed=seed).batch(batch_size)
-
-
-def build_model(shape: tuple[int, ...]) -> Any:
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            layers.Input(shape),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.Conv2D(64, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Dropout(0.25),
-            layers.Flatten(),
-            layers.Dense(128, activation="relu"),
-            layers.Dropout(0.5),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
 
 
 def make_callbacks(scaled_lr: float, args: argparse.Namespace) -> list[Any]:
