@@ -15,7 +15,7 @@ from typing import Any
 from hvd_gossip import exits, joining
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
-from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.algorithms.registry import find_algorithm, make_algorithm
 from hvd_gossip.attachments import Attachments
 from hvd_gossip.buffers.cuda import is_cuda_aware, space_of
 from hvd_gossip.buffers.replica import Replica
@@ -134,7 +134,7 @@ class Runtime:
             exact_average=functools.partial(self.collectives.exact_average, process_set=process_set),
             counters=self.counters,
         )
-        algorithm = kind(context)
+        algorithm = make_algorithm(kind, context)
         worker = Worker(self.engine, algorithm, self.stepper())
         self.workers.append(worker)
         self.engine.call(_coroutine(algorithm.start), "starting the algorithm")

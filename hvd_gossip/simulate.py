@@ -21,7 +21,7 @@ import numpy as np
 from hvd_gossip import joining
 from hvd_gossip.algorithms.allreduce import AllReduce
 from hvd_gossip.algorithms.base import Algorithm, Context
-from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.algorithms.registry import find_algorithm, make_algorithm
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.replica import CHUNK_BYTES, Replica
 from hvd_gossip.collectives import Collectives
@@ -153,7 +153,8 @@ class Worker:
         self.waited = 0.0
         self.finished_at = self.departed_at = 0.0
         self._simulation = simulation
-        self.algorithm = cls(
+        self.algorithm = make_algorithm(
+            cls,
             Context(
                 endpoint=self.endpoint,
                 replica=self.replica,
@@ -163,7 +164,7 @@ class Worker:
                 post=lambda function: function(),
                 exact_average=self.collectives.exact_average,
                 counters=self.counters,
-            )
+            ),
         )
 
     async def train(self, steps: float, until: float) -> None:
@@ -285,6 +286,8 @@ class Simulation:
         self.joins = joins or {}
         self.averages_exactly = (
             cls.averages == "gradients"
+            or cls.needs == "none"
+            or self.settings.outer != "none"
             or self.settings.global_average_every > 0
             or consensus_every > 0
             or bool(self.joins)

@@ -88,6 +88,7 @@ class Worker:
         try:
             yield
         finally:
+            self.algorithm.forget()
             self.resume()
 
     def state_dict(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ OTHER: dict[str, tuple[str, object]] = {
     "laziness": ("0.25", 0.25),
     "tau": ("2", 2),
     "qg_momentum": ("0.5", 0.5),
+    "qg_nesterov": ("yes", True),
     "servers": ("0", 0),
     "staleness_aware": ("1", True),
     "softsync": ("4", 4),
@@ -92,6 +93,7 @@ BAD: dict[str, list[object]] = {
     "laziness": [1.0, -0.1, "nan", True],
     "tau": [0],
     "qg_momentum": [1.0],
+    "qg_nesterov": ["maybe"],
     "servers": [-1],
     "staleness_aware": ["maybe"],
     "softsync": [0],
@@ -275,6 +277,7 @@ def test_flags_mean_what_the_variables_mean() -> None:
         f"{SETTINGS[name].flag}={text}" for name, (text, value) in OTHER.items() if not isinstance(value, bool)
     ]
     arguments += [
+        "--qg-nesterov",
         "--staleness-aware",
         "--dynamic-process-sets",
         "--timeline-mark-cycles",

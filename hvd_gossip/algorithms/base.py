@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
+from hvd_gossip.algorithms.means import mean_of_finite
 from hvd_gossip.algorithms.settings import GENERAL, MixingSettings
 from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.errors import ConfigError
@@ -21,6 +22,9 @@ from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.endpoint import Array, Endpoint
 
 R = TypeVar("R")
+Needs = Literal[
+    "none", "symmetric", "fixed-symmetric", "lazy-symmetric", "doubly-stochastic", "column-stochastic", "bipartite"
+]
 Wait = Callable[[], Awaitable[None]]
 """What `step` yields: a coroutine function that must finish, on the engine, before the step goes on."""
 ExactAverage = Callable[[str, list[Array]], Awaitable[int]]
@@ -64,11 +68,12 @@ class Algorithm(ABC):
         paper: authors, title, venue and year.
         averages: "gradients" (before the update; the collectives do it) or "parameters" (gossip).
         synchronous: whether the k-th exchange of a worker meets the k-th exchange of its neighbours.
-        needs: the kind of topology: "none", "symmetric" (and doubly stochastic), "doubly-stochastic", "column-stochastic" or
-            "bipartite".
+        needs: the kind of topology: "none", "symmetric" (and doubly stochastic), "fixed-symmetric" (the same in every round),
+            "lazy-symmetric" (so, and no eigenvalue below -1/3), "doubly-stochastic", "column-stochastic" or "bipartite".
         default_topology: what topology "auto" means.
         orders: the values of `mixing_order` that it knows, its default first; empty: exchanges have no place in a step.
         heeds: the settings that mean something to it, beside mixing_order and those in `settings.GENERAL`.
+        is_wrapped_alone: whether one worker does what the wrapped optimizer does, bit by bit.
         memory: what it keeps beside parameters and optimizer, in multiples of the parameters' size.
         good_for, bad_for: one phrase each, for the table of algorithms.
     """
@@ -77,10 +82,11 @@ class Algorithm(ABC):
     paper: ClassVar[str]
     averages: ClassVar[Literal["gradients", "parameters"]] = "parameters"
     synchronous: ClassVar[bool]
-    needs: ClassVar[Literal["none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite"]]
+    needs: ClassVar[Needs]
     default_topology: ClassVar[str]
     orders: ClassVar[tuple[str, ...]] = ()
     heeds: ClassVar[frozenset[str]] = frozenset()
+    is_wrapped_alone: ClassVar[bool] = True
     memory: ClassVar[str]
     good_for: ClassVar[str]
     bad_for: ClassVar[str]
@@ -160,12 +166,18 @@ class Algorithm(ABC):
         self.context.replica.preview(itertools.repeat(1.0, len(self.context.replica.chunks)))
 
     async def average(self, name: str) -> int:
-        """Engine, while paused, held and previewed: replaces the replica's parameters by their exact mean over the live ranks.
+        """Engine, while paused, held and previewed: replaces the replica's parameters by their exact mean over the live ranks,
+        less those on which they are not finite.
 
         Returns:
             The number of ranks averaged over.
         """
-        return await self.context.exact_average(name, self.context.replica.flats)
+        replica = self.context.replica
+        return await mean_of_finite(self.context, name, replica.flats, [chunk.x for chunk in replica.chunks])
+
+    def forget(self) -> None:
+        """Training thread, while paused on all workers: their parameters were overwritten, as by a broadcast. What the algorithm
+        remembers of how it came to the former ones is of no use."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold beside the parameters (plain Python and NumPy values)."""

@@ -18,9 +18,11 @@ that is missing (a worker paused or gone) or refused (not finite) is missing on 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
+from hvd_gossip.algorithms.base import Needs
 from hvd_gossip.algorithms.lanes import both_finite
+from hvd_gossip.algorithms.means import mean_of_finite
 from hvd_gossip.algorithms.synchronous import Round, SynchronousMixing
 from hvd_gossip.buffers.arrays import add_scaled
 from hvd_gossip.buffers.replica import Chunk
@@ -34,7 +36,7 @@ class DPSGD(SynchronousMixing):
 
     name = "dpsgd"
     paper = "Lian et al., Can Decentralized Algorithms Outperform Centralized Algorithms?, NeurIPS 2017"
-    needs = "symmetric"
+    needs: ClassVar[Needs] = "symmetric"
     default_topology = "random-matching"
     good_for = "slow or high-latency networks, workers of equal speed"
     bad_for = "a straggler (its neighbours wait), strongly skewed data"
@@ -58,7 +60,7 @@ class DPSGD(SynchronousMixing):
         replica = self.context.replica
         for chunk in replica.chunks:
             chunk.correction[...] = chunk.source
-        await self.context.exact_average(name, replica.corrections)
+        await mean_of_finite(self.context, name, replica.corrections, [chunk.correction for chunk in replica.chunks])
         for chunk in replica.chunks:
             add_scaled(chunk.correction, -1.0, chunk.source)
             chunk.pending = True

@@ -13,14 +13,19 @@ from importlib.metadata import EntryPoint, entry_points
 from hvd_gossip.algorithms.acid import ACID
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.allreduce import AllReduce
-from hvd_gossip.algorithms.base import Algorithm
+from hvd_gossip.algorithms.base import Algorithm, Context
+from hvd_gossip.algorithms.d2 import D2
 from hvd_gossip.algorithms.dpsgd import DPSGD
+from hvd_gossip.algorithms.gradient_tracking import GradientTracking
+from hvd_gossip.algorithms.local import LocalSGD
+from hvd_gossip.algorithms.outer import Outer
+from hvd_gossip.algorithms.qg_dsgdm import QGDSGDm
 from hvd_gossip.algorithms.sgp import SGP
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import did_you_mean
 
 GROUP = "hvd_gossip.algorithms"
-OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, ACID, SGP)
+OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, ACID, SGP, D2, GradientTracking, QGDSGDm, LocalSGD)
 
 
 def _load(point: EntryPoint) -> type[Algorithm]:
@@ -63,3 +68,9 @@ def find_algorithm(name: str) -> type[Algorithm]:
         hint = did_you_mean(name, ALGORITHMS)
         raise ConfigError(f"unknown algorithm {name!r}.{hint} Valid: {', '.join(sorted(ALGORITHMS))}")
     return ALGORITHMS[name]
+
+
+def make_algorithm(kind: type[Algorithm], context: Context) -> Algorithm:
+    """An algorithm, under the outer step that the settings ask for."""
+    algorithm = kind(context)
+    return algorithm if context.settings.outer == "none" else Outer(context, algorithm)

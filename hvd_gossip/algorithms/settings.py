@@ -70,6 +70,9 @@ class MixingSettings:
     qg_momentum: float = declare(
         0.9, Number(0, 1), PARTICULAR, "qg-dsgdm: momentum of what all workers together have done."
     )
+    qg_nesterov: bool = declare(
+        False, Boolean(), PARTICULAR, "qg-dsgdm: Nesterov's form of its momentum (the paper's QG-DSGDm-N)."
+    )
     servers: int = declare(
         1, Integer(0), PARTICULAR, "asgd: so many ranks keep the parameters, a shard each; 0: all ranks."
     )

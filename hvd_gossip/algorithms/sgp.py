@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hvd_gossip.algorithms.base import Context
+from hvd_gossip.algorithms.means import mean_of_finite
 from hvd_gossip.algorithms.synchronous import Round, SynchronousMixing
 from hvd_gossip.buffers.arrays import add_scaled, is_finite, scale
 from hvd_gossip.buffers.replica import Chunk
@@ -89,7 +90,8 @@ class SGP(SynchronousMixing):
         for chunk, weight in zip(replica.chunks, self.weights, strict=True):
             chunk.correction[...] = chunk.source
             scale(chunk.correction, float(weight))
-        await self.context.exact_average(name, [*replica.corrections, self._next_weights])
+        corrections = [chunk.correction for chunk in replica.chunks]
+        await mean_of_finite(self.context, name, replica.corrections, corrections, self._next_weights)
         for chunk, weight in zip(replica.chunks, self._next_weights, strict=True):
             add_scaled(chunk.correction, -float(weight), chunk.source)
             chunk.pending = True
@@ -100,7 +102,8 @@ class SGP(SynchronousMixing):
     async def average(self, name: str) -> int:
         weights = self.weights.copy()
         self._scale_all(weights)
-        count = await self.context.exact_average(name, [*self.context.replica.flats, weights])
+        replica = self.context.replica
+        count = await mean_of_finite(self.context, name, replica.flats, [chunk.x for chunk in replica.chunks], weights)
         self._scale_all(1.0 / weights)
         return count
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import Lanes
@@ -44,7 +44,7 @@ class SynchronousMixing(Algorithm):
     """Base of the algorithms whose k-th exchange is with the neighbours' k-th."""
 
     synchronous = True
-    orders = ("overlap", "sequential")
+    orders: ClassVar[tuple[str, ...]] = ("overlap", "sequential")
     heeds = frozenset({"mixing_period", "global_average_every", "wire_dtype", *OUTER})
     memory = "1 x"
 
@@ -65,6 +65,10 @@ class SynchronousMixing(Algorithm):
     @abstractmethod
     def announcement(self, weight: float) -> bytes:
         """Engine: what a neighbour must know before the exchange; `weight` is W[neighbour, self], 0 if it only sends."""
+
+    def announcement_to(self, peer: int, weight: float) -> bytes:
+        """Engine: `announcement`, where it is not the same for all neighbours."""
+        return self.announcement(weight)
 
     @abstractmethod
     def mix(self, round_: Round, chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
@@ -147,19 +151,23 @@ class SynchronousMixing(Algorithm):
 
     async def _exchange(self, number: int) -> None:
         round_ = await self._meet(number)
+        await self.swap(round_)
+        self._count(round_)
+        self._finish()
+
+    async def swap(self, round_: Round) -> None:
+        """Engine: sends and receives what one exchange moves, and has it mixed."""
         await self._lanes.exchange(
             list(round_.in_weights),
             list(round_.out_weights),
             lambda chunk, mine, arrived: self.mix(round_, chunk, mine, arrived),
         )
-        self._count(round_)
-        self._finish()
 
     async def _meet(self, number: int) -> Round:
         """Joins the exchange and learns which neighbours take part."""
         rank, topology, place = self.context.endpoint.rank, self.context.topology, number + self.phase
         ins, outs = topology.in_weights(rank, place), topology.out_weights(rank, place)
-        announcements = {peer: self.announcement(outs.get(peer, 0.0)) for peer in {**ins, **outs}}
+        announcements = {peer: self.announcement_to(peer, outs.get(peer, 0.0)) for peer in {**ins, **outs}}
         told = await self._meeting.join(self.phase, number, announcements)
         return Round({j: w for j, w in ins.items() if j in told}, {j: w for j, w in outs.items() if j in told}, told)
 

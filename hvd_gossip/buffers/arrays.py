@@ -94,6 +94,14 @@ def add_difference(accumulator: Array, weight: float, a: Array, b: Array) -> Non
     add_into(accumulator, accumulator, difference)
 
 
+def weighted_difference(weight: float, a: Array, b: Array, stored: Any) -> Array:
+    """weight * (a - b) as a new array of `compute_dtype(stored)`; exactly the negative of weight * (b - a)."""
+    work = compute_dtype(stored)
+    difference = a.astype(work) - b.astype(work)
+    difference *= work.type(weight)
+    return difference
+
+
 def add_scaled(accumulator: Array, weight: float, a: Array) -> None:
     """accumulator <- accumulator + weight * a."""
     work = compute_dtype(accumulator.dtype)

@@ -58,7 +58,7 @@ def test_a_synchronous_result_does_not_depend_on_timing_to_the_last_bit(row: Row
     np.testing.assert_array_equal(one.parameters, other.parameters)
 
 
-@select(lambda row: True)
+@select(lambda row: row.is_wrapped_alone)
 @very_few
 @given(scene=scenes(sizes=st.just(1)))
 def test_one_worker_is_the_plain_optimizer_exactly(row: Row, scene: Scene) -> None:
@@ -149,7 +149,7 @@ def test_a_poisoned_replica_poisons_nobody(row: Row, scene: Scene, victim: int, 
         report = simulation.run(steps=STEPS)
     healthy = np.arange(scene.size) != victim
     assert np.all(np.isfinite(report.parameters[healthy]))
-    assert not np.isfinite(report.parameters[victim, 1])
+    assert row.heals or not np.isfinite(report.parameters[victim, 1])
     if row.synchronous and "mixing_period" not in row.settings:  # else the victim may meet nobody in what is left
         assert sum(counters.poisoned for counters in report.counters) > 0
 

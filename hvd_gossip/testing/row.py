@@ -25,6 +25,8 @@ class Row:
         iterates: the paper's equations in plain NumPy of a `Run`, None for asynchronous algorithms.
         tolerance: how near to them it comes, absolutely.
         keeps_mass: whether the sum over all workers changes by the wrapped optimizers' updates alone.
+        is_wrapped_alone: whether one worker does what the wrapped optimizer does, bit by bit; if not, what `iterates` says.
+        heals: whether a worker whose parameters are not finite gets the mean of the others'.
         comes_to_consensus: whether without updates all workers end at the mean of where they began.
     """
 
@@ -35,6 +37,8 @@ class Row:
     iterates: Callable[[Run], Vector] | None = None
     tolerance: float = 1e-11
     keeps_mass: bool = True
+    is_wrapped_alone: bool = True
+    heals: bool = False
     comes_to_consensus: bool = True
 
     @property

@@ -60,13 +60,22 @@ def test_iterates_are_those_of_the_paper_s_equations(row: Row, size: int) -> Non
         np.testing.assert_allclose(actual, expected, rtol=0, atol=row.tolerance, err_msg=str(topology))
 
 
-@select(lambda row: True)
+@select(lambda row: row.is_wrapped_alone)
 def test_one_worker_is_the_wrapped_optimizer_to_the_last_bit(row: Row) -> None:
     task = problem(1, dtype=np.float32)
     x, rng = task.initial(0), np.random.default_rng(0)
     for _ in range(STEPS):
         x -= RATE * task.gradient(0, x, rng)
     np.testing.assert_array_equal(run(row, task, 1).parameters[0], x)
+
+
+@select(lambda row: row.iterates is not None and not row.is_wrapped_alone)
+def test_one_worker_does_what_the_equations_say(row: Row) -> None:
+    """Their momentum, or whatever they add to the wrapped optimizer, is theirs with one worker as well."""
+    simulated = simulation(row, problem(1), 1)
+    assert row.iterates is not None
+    expected = row.iterates(Run(problem(1), simulated.topology, STEPS, RATE, row.settings))
+    np.testing.assert_allclose(simulated.run(steps=STEPS).parameters, expected, rtol=0, atol=row.tolerance)
 
 
 # Training

@@ -12,6 +12,7 @@ from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.base_k import BaseGraph
 from hvd_gossip.topology.cayley import CayleyTopology
 from hvd_gossip.topology.hierarchical import HierarchicalTopology
+from hvd_gossip.topology.lazy import Lazy
 from hvd_gossip.topology.matching import MatchingTopology
 from hvd_gossip.topology.spectrum import TOLERANCE, Matrix
 from hvd_gossip.topology.symmetric import symmetrize
@@ -20,17 +21,35 @@ _DOUBLY_STOCHASTIC = (CayleyTopology, MatchingTopology, HierarchicalTopology, Ba
 """Doubly stochastic with a positive diagonal by their structure: building dense matrices to see it would cost O(n^2)."""
 _TREES = "chain, star and binary-tree are trees"
 
-NEEDS = ("none", "symmetric", "doubly-stochastic", "column-stochastic", "bipartite", "tree")
+NEEDS = (
+    "none",
+    "symmetric",
+    "fixed-symmetric",
+    "lazy-symmetric",
+    "doubly-stochastic",
+    "column-stochastic",
+    "bipartite",
+    "tree",
+)
+_SYMMETRIC = ("symmetric", "fixed-symmetric", "lazy-symmetric")
+_FIXED = ("fixed-symmetric", "lazy-symmetric")
+LAZY_ABOVE = -1 / 3
+"""Above this are all eigenvalues of a topology that fits "lazy-symmetric"."""
 
 
 def fit_topology(topology: Topology, needs: str) -> Topology:
     """The topology as an algorithm with these needs uses it: itself, or symmetrized if it must be symmetric and is not.
 
+    "lazy-symmetric": (W + I) / 2 where W has an eigenvalue of LAZY_ABOVE or less.
+
     Raises:
         TopologyError, ConfigError: as `require_needs`.
     """
     require_needs(topology, needs)
-    return symmetrize(topology) if needs == "symmetric" else topology
+    fitting = symmetrize(topology) if needs in _SYMMETRIC else topology
+    if needs == "lazy-symmetric" and _smallest_eigenvalue(fitting) <= LAZY_ABOVE + TOLERANCE:
+        return Lazy(fitting, 0.5)
+    return fitting
 
 
 def require_needs(topology: Topology, needs: str) -> None:
@@ -38,7 +57,8 @@ def require_needs(topology: Topology, needs: str) -> None:
 
     Args:
         needs: the algorithm's `needs`. "doubly-stochastic" and "symmetric" (see `fit_topology`): rows and columns of
-            every matrix of a period sum to 1. "column-stochastic": columns do. All three: the edges of a period join all
+            every matrix of a period sum to 1. "fixed-symmetric" and "lazy-symmetric": the same of one matrix, that of every
+            round. "column-stochastic": columns do. All of these: the edges of a period join all
             ranks (along their directions), and the matrices bring them to one value. "bipartite": there is a connected
             bipartite form. "tree": the same n - 1 edges in every round, each both ways, join all n ranks. "none": nothing.
 
@@ -53,7 +73,9 @@ def require_needs(topology: Topology, needs: str) -> None:
     elif needs == "tree":
         _require_tree(topology)
     elif needs != "none":
-        _require_stochastic(topology, "doubly-stochastic" if needs == "symmetric" else needs)
+        if needs in _FIXED:
+            _require_fixed(topology)
+        _require_stochastic(topology, "doubly-stochastic" if needs in _SYMMETRIC else needs)
         _require_connected(topology)
         _require_convergent(topology)
 
@@ -97,6 +119,14 @@ def _smallest_eigenvalue(topology: Topology) -> float:
             f"{matrix[column, row]:.6g}; a bound on the smallest eigenvalue needs a symmetric mixing matrix"
         )
     return spectrum.smallest_eigenvalue(matrix)
+
+
+def _require_fixed(topology: Topology) -> None:
+    if topology.size > 1 and topology.period != 1:
+        raise TopologyError(
+            f"topology {topology.name!r} changes from round to round; this algorithm remembers what each edge of one fixed "
+            "graph has carried (ring, torus, hypercube, star, exponential and complete are fixed)"
+        )
 
 
 def _require_stochastic(topology: Topology, needs: str) -> None:

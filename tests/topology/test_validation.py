@@ -133,7 +133,7 @@ def test_random_topology_of_one_s_own_is_judged_by_its_gap_and_first_matrix() ->
 def test_unknown_need_is_an_error_that_lists_the_valid_ones() -> None:
     with pytest.raises(
         ConfigError,
-        match=r"'row-stochastic' .* valid: none, symmetric, doubly-stochastic, column-stochastic, bipartite, tree",
+        match=r"'row-stochastic' .* valid: none, symmetric, fixed-symmetric, lazy-symmetric, doubly-stochastic, column",
     ):
         require_needs(PUSH_SUM, "row-stochastic")
 
@@ -193,3 +193,39 @@ def test_what_is_no_tree_is_an_error_that_says_why(spec: Any, message: str) -> N
     with pytest.raises(TopologyError) as caught:
         require_needs(make_topology(spec, 4), "tree")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("needs", ["fixed-symmetric", "lazy-symmetric"])
+def test_a_fixed_graph_does_not_change_from_round_to_round(needs: str) -> None:
+    for name in ("one-peer-exponential", "random-matching", "bipartite"):
+        with pytest.raises(TopologyError, match=f"'{name}' changes from round to round"):
+            require_needs(make_topology(name, 8), needs)
+        require_needs(make_topology(name, 1), needs)
+    assert fit_topology(make_topology("exponential", 8), needs).name == "exponential (symmetrized)"
+
+
+@pytest.mark.parametrize("name", ["ring", "torus", "hypercube", "star", "complete", "chain", "exponential"])
+def test_lazy_symmetric_mixes_lazily_only_where_an_eigenvalue_is_too_small(name: str) -> None:
+    for size in (1, 2, 4, 8, 16):
+        topology = make_topology(name, size)
+        symmetric, fitting = fit_topology(topology, "fixed-symmetric"), fit_topology(topology, "lazy-symmetric")
+        enough = np.linalg.eigvalsh(symmetric.matrix())[0] > -1 / 3 + 1e-6
+        assert fitting.name == (symmetric.name if enough else f"{symmetric.name} (laziness 0.5)")
+        assert require_smallest_eigenvalue(fitting, -1 / 3) > -1 / 3
+        if not enough:
+            np.testing.assert_allclose(fitting.matrix(), (symmetric.matrix() + np.eye(size)) / 2)
+
+
+def test_a_lazy_topology_s_parts_agree() -> None:
+    topology = fit_topology(make_topology("ring", 6), "lazy-symmetric")
+    matrix = topology.matrix()
+    for rank in range(6):
+        weights = dict(topology.in_weights(rank, 3))
+        assert weights == topology.out_weights(rank, 3)
+        np.testing.assert_allclose(
+            matrix[rank],
+            [weights.get(j, 1 - sum(weights.values())) if j == rank else weights.get(j, 0) for j in range(6)],
+        )
+    assert topology.spectral_gap() == pytest.approx(1 - np.sort(np.abs(np.linalg.eigvalsh(matrix)))[-2])
+    assert topology.pairs() == make_topology("ring", 6).pairs()
+    assert (topology.size, topology.period) == (6, 1)
