@@ -7,6 +7,8 @@ This file is the public API.
 
 from hvd_gossip.torch import elastic as elastic
 from hvd_gossip.torch import mpi_ops as mpi_ops
+from hvd_gossip.torch.accum_adam import AccumAdam as AccumAdam
+from hvd_gossip.torch.accum_adam import AccumAdamW as AccumAdamW
 from hvd_gossip.torch.compression import Compression as Compression
 from hvd_gossip.torch.full_norm import FullNorm1d as FullNorm1d
 from hvd_gossip.torch.full_norm import FullNorm2d as FullNorm2d

@@ -21,6 +21,8 @@ from hvd_gossip.tensorflow.keras import backend as _backend  # first: Keras 3 on
 from hvd_gossip.tensorflow.keras import callbacks as callbacks
 from hvd_gossip.tensorflow.keras import elastic as elastic
 from hvd_gossip.tensorflow.keras import hooks as _hooks  # noqa: F401
+from hvd_gossip.tensorflow.keras.accum_adam import AccumAdam as AccumAdam
+from hvd_gossip.tensorflow.keras.accum_adam import AccumAdamW as AccumAdamW
 from hvd_gossip.tensorflow.keras.optimizer import DistributedOptimizer as DistributedOptimizer
 from hvd_gossip.tensorflow.keras.optimizer import PartialDistributedOptimizer as PartialDistributedOptimizer
 from hvd_gossip.tensorflow.keras.saved import load_model as load_model
