@@ -10,7 +10,9 @@ import pytest
 
 from tests.mpi import run_ranks
 
-GOSSIP = ["dpsgd", "adpsgd", "sgp"]
+GOSSIP = ["dpsgd", "adpsgd", "sgp", "choco"]
+SETTINGS = {"choco": {"compressor": "qsgd-8"}}
+"""Where the default ones need more than a few steps."""
 PREAMBLE = """
 import sys, time
 import numpy as np
@@ -36,7 +38,7 @@ def test_the_mean_of_real_parameters_stands_still_and_workers_agree(algorithm: s
     script = (
         PREAMBLE
         + f"""
-rt = runtime.init(algorithm={algorithm!r}, seed=1)
+rt = runtime.init(algorithm={algorithm!r}, seed=1, **{SETTINGS.get(algorithm, {})!r})
 x = replica(rt)
 before = total(rt, x, "before") / rt.world.size
 worker = rt.attach([x], chunk_bytes=65536)
@@ -95,7 +97,7 @@ runtime.shutdown()
     assert max(run_ranks(4, script).in_rank_order()) < 1e-12
 
 
-@pytest.mark.parametrize("algorithm", ["allreduce", *GOSSIP])
+@pytest.mark.parametrize("algorithm", ["allreduce", *GOSSIP, "relaysgd"])
 def test_training_goes_on_when_one_leaves_early(algorithm: str) -> None:
     """A departed worker's peers go on without it; under allreduce they are told who has left."""
     script = (

@@ -23,8 +23,16 @@ from hvd_gossip.transport.endpoint import Array, Endpoint
 
 R = TypeVar("R")
 Needs = Literal[
-    "none", "symmetric", "fixed-symmetric", "lazy-symmetric", "doubly-stochastic", "column-stochastic", "bipartite"
+    "none",
+    "symmetric",
+    "fixed-symmetric",
+    "lazy-symmetric",
+    "doubly-stochastic",
+    "column-stochastic",
+    "bipartite",
+    "tree",
 ]
+"""Kinds of topology; `topology.validation.require_needs` says what each means."""
 Wait = Callable[[], Awaitable[None]]
 """What `step` yields: a coroutine function that must finish, on the engine, before the step goes on."""
 ExactAverage = Callable[[str, list[Array]], Awaitable[int]]
@@ -69,7 +77,8 @@ class Algorithm(ABC):
         averages: "gradients" (before the update; the collectives do it) or "parameters" (gossip).
         synchronous: whether the k-th exchange of a worker meets the k-th exchange of its neighbours.
         needs: the kind of topology: "none", "symmetric" (and doubly stochastic), "fixed-symmetric" (the same in every round),
-            "lazy-symmetric" (so, and no eigenvalue below -1/3), "doubly-stochastic", "column-stochastic" or "bipartite".
+            "lazy-symmetric" (so, and no eigenvalue below -1/3), "doubly-stochastic", "column-stochastic", "bipartite" or
+            "tree".
         default_topology: what topology "auto" means.
         orders: the values of `mixing_order` that it knows, its default first; empty: exchanges have no place in a step.
         heeds: the settings that mean something to it, beside mixing_order and those in `settings.GENERAL`.

@@ -17,7 +17,7 @@ that is missing (a worker paused or gone) or refused (not finite) is missing on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from hvd_gossip.algorithms.base import Needs
@@ -61,6 +61,10 @@ class DPSGD(SynchronousMixing):
         for chunk in replica.chunks:
             chunk.correction[...] = chunk.source
         await mean_of_finite(self.context, name, replica.corrections, [chunk.correction for chunk in replica.chunks])
+        self.remember(replica.corrections)
         for chunk in replica.chunks:
             add_scaled(chunk.correction, -1.0, chunk.source)
             chunk.pending = True
+
+    def remember(self, mean: Sequence[Array]) -> None:
+        """Engine: the exact mean over the live workers, one array a flat buffer, before it is used otherwise."""

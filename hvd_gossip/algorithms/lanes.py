@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.arrays import is_finite, squared_distance
@@ -67,9 +70,14 @@ class Lanes:
         self._exchanges = 0
         self._pool: dict[tuple[object, int], list[Array]] = {}
         self._types = [replica.wire_type(chunk, wire) for chunk in replica.chunks]
-        self.nbytes = sum(
+        self._nbytes: int = sum(
             chunk.x.size * dtype.itemsize for chunk, dtype in zip(replica.chunks, self._types, strict=True)
         )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that an exchange sends to one receiver."""
+        return self._nbytes
 
     async def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         """Sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
@@ -92,7 +100,7 @@ class Lanes:
         left, squared = [len(self._replica.chunks)], [0.0]
 
         def measure(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
-            squared[0] += sum(squared_distance(theirs, mine) for theirs in arrived.values())
+            squared[0] += self._squared(chunk, mine, arrived)
             left[0] -= 1
             if not left[0]:
                 self._counters.consensus_sample = math.sqrt(squared[0] / senders / 2)
@@ -108,39 +116,50 @@ class Lanes:
             for peer in senders:
                 buffer = self._borrow(chunk)
                 borrowed.append(buffer)
-                arriving[peer] = wire = buffer[: chunk.x.size]
+                arriving[peer] = wire = buffer[: self._form(chunk)[1]]
                 moving.append(endpoint.recv(peer, channel, wire))
             if self._before is not None:
                 self._before(chunk)
-            mine, own_buffer = self._outgoing(chunk)
+            mine, outgoing, own_buffers = self._outgoing(chunk, receivers)
             await space.settled(endpoint)
-            for peer in receivers:
-                moving.append(endpoint.send(peer, channel, mine))
+            for peer, wire in outgoing.items():
+                moving.append(endpoint.send(peer, channel, wire))
             await all_of(moving)
             with space.computing():
                 for peer, wire in arriving.items():
                     arriving[peer] = space.fetch(wire)
                 mix(chunk, space.fetch(mine), arriving)
             await space.settled(endpoint)
-            for buffer in (*borrowed, *own_buffer):
+            for buffer in (*borrowed, *own_buffers):
                 self._give_back(buffer)
 
-    def _outgoing(self, chunk: Chunk) -> tuple[Array, list[Array]]:
-        """What to send, and the borrowed buffer it lies in, if any."""
+    # What the wire holds: kinds of lanes differ in these.
+
+    def _form(self, chunk: Chunk) -> tuple[np.dtype[Any], int, int]:
+        """Type and length of a chunk on the wire, and the length of a buffer for any chunk of its flat buffer."""
+        return self._types[chunk.index], chunk.x.size, chunk.capacity
+
+    def _squared(self, chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> float:
+        """Sum over the senders of the squared distance to what they have of the chunk."""
+        return sum(squared_distance(theirs, mine) for theirs in arrived.values())
+
+    def _outgoing(self, chunk: Chunk, receivers: Sequence[int]) -> tuple[Array, dict[int, Array], list[Array]]:
+        """What `mix` gets as sent, what each receiver is sent, and the borrowed buffers that these lie in."""
         if not self._corrected and self._replica.space.direct and self._types[chunk.index] == chunk.x.dtype:
-            return self._values(chunk), []
+            values = self._values(chunk)
+            return values, dict.fromkeys(receivers, values), []
         buffer = self._borrow(chunk)
-        wire = buffer[: chunk.x.size]
+        wire = buffer[: self._form(chunk)[1]]
         if self._corrected:
             chunk.snapshot(wire)
         else:
             self._replica.space.publish(self._values(chunk), wire)
-        return wire, [buffer]
+        return wire, dict.fromkeys(receivers, wire), [buffer]
 
     def _borrow(self, chunk: Chunk) -> Array:
-        dtype = self._types[chunk.index]
-        free = self._pool.get((dtype, chunk.capacity))
-        return free.pop() if free else self._replica.space.wire(chunk.capacity, dtype)
+        dtype, _, capacity = self._form(chunk)
+        free = self._pool.get((dtype, capacity))
+        return free.pop() if free else self._replica.space.wire(capacity, dtype)
 
     def _give_back(self, buffer: Array) -> None:
         self._pool.setdefault((buffer.dtype, buffer.size), []).append(buffer)

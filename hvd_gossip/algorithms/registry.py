@@ -14,18 +14,32 @@ from hvd_gossip.algorithms.acid import ACID
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.allreduce import AllReduce
 from hvd_gossip.algorithms.base import Algorithm, Context
+from hvd_gossip.algorithms.choco import Choco
 from hvd_gossip.algorithms.d2 import D2
 from hvd_gossip.algorithms.dpsgd import DPSGD
 from hvd_gossip.algorithms.gradient_tracking import GradientTracking
 from hvd_gossip.algorithms.local import LocalSGD
 from hvd_gossip.algorithms.outer import Outer
 from hvd_gossip.algorithms.qg_dsgdm import QGDSGDm
+from hvd_gossip.algorithms.relaysgd import RelaySGD
 from hvd_gossip.algorithms.sgp import SGP
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import did_you_mean
 
 GROUP = "hvd_gossip.algorithms"
-OWN: tuple[type[Algorithm], ...] = (AllReduce, DPSGD, ADPSGD, ACID, SGP, D2, GradientTracking, QGDSGDm, LocalSGD)
+OWN: tuple[type[Algorithm], ...] = (
+    AllReduce,
+    DPSGD,
+    ADPSGD,
+    ACID,
+    SGP,
+    D2,
+    GradientTracking,
+    QGDSGDm,
+    LocalSGD,
+    Choco,
+    RelaySGD,
+)
 
 
 def _load(point: EntryPoint) -> type[Algorithm]:

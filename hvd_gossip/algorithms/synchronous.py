@@ -10,7 +10,7 @@ Two threads: `_steps` and `_begun` belong to the training thread, `_finished` to
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -69,6 +69,10 @@ class SynchronousMixing(Algorithm):
     def announcement_to(self, peer: int, weight: float) -> bytes:
         """Engine: `announcement`, where it is not the same for all neighbours."""
         return self.announcement(weight)
+
+    def announcements(self, peers: Sequence[int], out_weights: Mapping[int, float]) -> dict[int, bytes]:
+        """Engine: `announcement_to` for each neighbour of a round."""
+        return {peer: self.announcement_to(peer, out_weights.get(peer, 0.0)) for peer in peers}
 
     @abstractmethod
     def mix(self, round_: Round, chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
@@ -167,8 +171,7 @@ class SynchronousMixing(Algorithm):
         """Joins the exchange and learns which neighbours take part."""
         rank, topology, place = self.context.endpoint.rank, self.context.topology, number + self.phase
         ins, outs = topology.in_weights(rank, place), topology.out_weights(rank, place)
-        announcements = {peer: self.announcement_to(peer, outs.get(peer, 0.0)) for peer in {**ins, **outs}}
-        told = await self._meeting.join(self.phase, number, announcements)
+        told = await self._meeting.join(self.phase, number, self.announcements([*{**ins, **outs}], outs))
         return Round({j: w for j, w in ins.items() if j in told}, {j: w for j, w in outs.items() if j in told}, told)
 
     def _count(self, round_: Round) -> None:

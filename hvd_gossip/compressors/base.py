@@ -73,6 +73,10 @@ class Compressor(ABC):
     def delta(self, length: int) -> float:
         """The contraction that holds for every array of this length, 1 or more: 1 is lossless."""
 
+    def typical_delta(self, length: int) -> float:
+        """The contraction to expect of an array of independent normal elements, at least; `delta` where that says enough."""
+        return self.delta(length)
+
     @abstractmethod
     def layout(self, length: int, dtype: Any) -> Layout:
         """The fields of the wire of an array."""

@@ -10,6 +10,7 @@ equal magnitudes; 2/pi for normal ones. Zero counts as positive, which changes n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ class Sign(Compressor):
 
     def delta(self, length: int) -> float:
         return 1.0 / length
+
+    def typical_delta(self, length: int) -> float:
+        return 2 / math.pi
 
     def layout(self, length: int, dtype: Any) -> Layout:
         return Layout((np.float32, 1), (np.uint8, -(-length // 8)))

@@ -18,12 +18,12 @@ import pytest
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("training", "invariants", "joining")))
 
 from hvd_gossip.testing import invariants, joining, training  # noqa: E402
-from hvd_gossip.testing.graphs import random_directed_rounds, random_graph  # noqa: E402
+from hvd_gossip.testing.graphs import random_directed_rounds, random_graph, random_tree  # noqa: E402
 from hvd_gossip.testing.row import Row  # noqa: E402
 from hvd_gossip.testing.run import Run  # noqa: E402
 from hvd_gossip.testing.selection import collect  # noqa: E402
 
-__all__ = ["FAMILIES", "Row", "Run", "conformance_tests", "random_directed_rounds", "random_graph"]
+__all__ = ["FAMILIES", "Row", "Run", "conformance_tests", "random_directed_rounds", "random_graph", "random_tree"]
 
 FAMILIES = (training, invariants, joining)
 """The modules that the tests are in."""

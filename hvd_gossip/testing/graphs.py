@@ -8,6 +8,15 @@ import numpy as np
 from hvd_gossip.simulate_problems import Vector
 
 
+def random_tree(size: int, seed: int) -> nx.Graph[int]:
+    """Each rank joined to one of the ranks before it."""
+    rng = np.random.default_rng(seed)
+    tree: nx.Graph[int] = nx.Graph()
+    tree.add_nodes_from(range(size))
+    tree.add_edges_from((rank, int(rng.integers(rank))) for rank in range(1, size))
+    return tree
+
+
 def random_graph(size: int, seed: int) -> nx.Graph[int]:
     """Connected: a random tree and some more edges."""
     rng = np.random.default_rng(seed)

@@ -115,7 +115,7 @@ def test_the_last_to_join_is_the_slowest(row: Row, size: int) -> None:
     slowest = size - 1
     plan = [[2, 3]] * size
     scene = Scene(size, 3, ComputeModel(0.05, slow={slowest: 50.0}), Links())
-    _, report = run(row, Still(np.zeros((size, 2))), plan, scene, topology="complete")
+    _, report = run(row, Still(np.zeros((size, 2))), plan, scene, topology=row.topologies[-1])
     assert [last[0] for last in report.last_joined] == [slowest] * size
 
 
@@ -127,7 +127,7 @@ def test_tokens_of_a_rest_may_come_when_it_is_over(row: Row, seed: int) -> None:
     plan = [[0, 1, 0, 2], [1, 0, 2, 1], [0, 0, 1, 3], [2, 1, 0, 0]]
     links = Links(delay=exponential(0.5))
     scene = Scene(4, seed, ComputeModel(0.01), links, {"eager_limit": (0, math.inf)[seed % 2]})
-    simulation, report = run(row, Still(values), plan, scene, topology="complete")
+    simulation, report = run(row, Still(values), plan, scene, topology=row.topologies[-1])
     assert report.steps.tolist() == [sum(steps) for steps in plan]
     if keeps_mass(row):
         np.testing.assert_allclose(simulation.mass()[0], values.sum(axis=0), rtol=0, atol=1e-12)

@@ -23,6 +23,7 @@ class Row:
         topologies: names to run it on, each for any number of workers.
         random_topology: (size, seed) -> what `make_topology` takes: a random graph that it can use.
         iterates: the paper's equations in plain NumPy of a `Run`, None for asynchronous algorithms.
+        steps: in which it comes near the optimum of a small problem with alike workers at the learning rate 0.05.
         tolerance: how near to them it comes, absolutely.
         keeps_mass: whether the sum over all workers changes by the wrapped optimizers' updates alone.
         is_wrapped_alone: whether one worker does what the wrapped optimizer does, bit by bit; if not, what `iterates` says.
@@ -35,6 +36,7 @@ class Row:
     topologies: tuple[str, ...] = ("auto", "ring", "complete")
     random_topology: Callable[[int, int], Any] = random_graph
     iterates: Callable[[Run], Vector] | None = None
+    steps: int = 150
     tolerance: float = 1e-11
     keeps_mass: bool = True
     is_wrapped_alone: bool = True

@@ -43,10 +43,17 @@ class Run:
 
     def exchange_after(self, step: int) -> Vector:
         """The matrix of the exchange after the step-th step (from 1): I where none is due, 11^T/n where an exact average is."""
-        size, period = self.topology.size, self.settings.get("mixing_period", 1)
+        if step and self.averages_after(step):
+            return np.full((self.topology.size, self.topology.size), 1 / self.topology.size)
+        if not self.exchanges_after(step):
+            return np.eye(self.topology.size)
+        return self.topology.matrix(step // self.settings.get("mixing_period", 1) - 1)
+
+    def exchanges_after(self, step: int) -> bool:
+        """Whether neighbours exchange after the step-th step (from 1)."""
+        return step > 0 and step % self.settings.get("mixing_period", 1) == 0 and not self.averages_after(step)
+
+    def averages_after(self, step: int) -> bool:
+        """Whether all take the exact average after the step-th step (from 1)."""
         exact = self.settings.get("global_average_every", 0)
-        if step and exact and step % exact == 0:
-            return np.full((size, size), 1 / size)
-        if step == 0 or step % period:
-            return np.eye(size)
-        return self.topology.matrix(step // period - 1)
+        return bool(exact > 0 and step % exact == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_it_comes_near_the_optimum_of_workers_whose_data_are_alike(row: Row) -> 
     slow = {} if row.synchronous else {2: 3.0}
     compute = ComputeModel(0.05, lognormal(1.0, 0.3), slow=slow)
     links = Links(latency=1e-3, delay=exponential(1e-3))
-    report = run(row, task, 6, steps=150, compute=compute, links=links)
+    report = run(row, task, 6, steps=row.steps, compute=compute, links=links)
     assert task.loss(report.mean) < task.loss(task.optimum) * 1.1
     assert report.consensus_distance < 0.2
 
@@ -106,16 +107,17 @@ def test_without_updates_all_come_to_the_mean(row: Row) -> None:
 @select(lambda row: mixes(row) and row.synchronous)
 def test_a_checkpoint_goes_on_bit_by_bit(row: Row) -> None:
     """Six steps and six more are twelve. Only a sequential step leaves nothing on its way, so that six and six can be told."""
-    if "sequential" not in row.kind.orders or len(row.settings) > 1:
+    if "sequential" not in row.kind.orders:
         pytest.skip(f"{row} has exchanges under way between two steps")
-    row = Row(row.algorithm, {**row.settings, "mixing_order": "sequential"})
+    row = dataclasses.replace(row, settings={**row.settings, "mixing_order": "sequential"})
     if row.settings.get("mixing_period", 1) > 1 or row.settings.get("global_average_every", 0):
         pytest.skip("counts its steps from the beginning of a run")
-    whole = run(row, problem(5), 5, "ring")
-    first = simulation(row, problem(5), 5, "ring")
+    topology = next(name for name in row.topologies if name != "auto")
+    whole = run(row, problem(5), 5, topology)
+    first = simulation(row, problem(5), 5, topology)
     half = first.run(steps=STEPS // 2).parameters
     states = [worker.algorithm.state_dict() for worker in first.workers]
-    second = simulation(row, problem(5, half), 5, "ring")
+    second = simulation(row, problem(5, half), 5, topology)
     for worker, state in zip(second.workers, states, strict=True):
         worker.algorithm.load_state_dict(state)
     np.testing.assert_array_equal(second.run(steps=STEPS // 2).parameters, whole.parameters)

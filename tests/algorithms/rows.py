@@ -6,10 +6,37 @@
 
 from __future__ import annotations
 
-from hvd_gossip.testing import Row, random_directed_rounds
+from collections.abc import Mapping
+from typing import Any
+
+from hvd_gossip.testing import Row, random_directed_rounds, random_tree
 from tests.algorithms import equations, equations_outer, equations_skewed
 
 OVERLAP, SEQUENTIAL = {"mixing_order": "overlap"}, {"mixing_order": "sequential"}
+
+
+def choco(compressor: str, consensus_step: float, more: Mapping[str, Any] = OVERLAP) -> Row:
+    """A row of ChocoSGD."""
+    iterates = equations.choco_sequential if more == SEQUENTIAL else equations.choco_overlap
+    settings = {"compressor": compressor, "consensus_step": consensus_step, **more}
+    return Row("choco", settings, iterates=iterates)
+
+
+def relaysgd(settings: Mapping[str, Any]) -> Row:
+    """A row of RelaySGD."""
+    iterates = equations.relaysgd_sequential if settings == SEQUENTIAL else equations.relaysgd_overlap
+    return Row(
+        "relaysgd",
+        settings,
+        topologies=("auto", "chain", "star"),
+        random_topology=random_tree,
+        iterates=iterates,
+        steps=300,  # what is on its way has a share in every update: the mean moves by less
+        keeps_mass=False,
+        comes_to_consensus=False,
+    )
+
+
 ALLREDUCE = Row("allreduce", iterates=equations.allreduce)
 ROWS = [
     Row("dpsgd", OVERLAP, iterates=equations.dpsgd_overlap),
@@ -36,6 +63,12 @@ ROWS = [
         heals=True,
     ),
     Row("adpsgd", {"outer": "slowmo", "outer_every": 3}, keeps_mass=False, is_wrapped_alone=False, heals=True),
+    choco("top-k", 0.5),
+    choco("sign", 0.5, SEQUENTIAL),
+    choco("random-k", 0.6, {"mixing_period": 2}),
+    relaysgd(OVERLAP),
+    relaysgd(SEQUENTIAL),
+    relaysgd({"mixing_period": 2}),
 ]
 """All algorithms that mix parameters."""
 EVERYTHING = [ALLREDUCE, *ROWS]

@@ -83,3 +83,10 @@ def test_sign_sends_the_mean_magnitude_and_the_signs() -> None:
 def test_magnitudes_whose_sum_is_beyond_float32_have_a_mean() -> None:
     array = np.full(1000, 3e38, np.float32)
     np.testing.assert_array_equal(there_and_back(Sign(), array), array)
+
+
+def test_sign_s_contraction_of_normal_elements_is_two_over_pi() -> None:
+    array = np.random.default_rng(0).standard_normal(100_000)
+    error = np.square(array - there_and_back(Sign(), array)).sum() / np.square(array).sum()
+    assert 1 - error == pytest.approx(Sign().typical_delta(array.size), rel=0.01)
+    assert Qsgd4().typical_delta(64) == Qsgd4().delta(64)
