@@ -119,8 +119,12 @@ class Runtime:
         what = f"{config.algorithm} over {topology.name}, {settings}, parameters " + ", ".join(
             f"{flat.size} x {flat.dtype}" for flat in flats
         )
+        if kind.one_host:
+            self._require_one_host(config.algorithm, topology.ranks)
         channel = self._attachments.agree(what, topology.ranks, self.world.rank, process_set)
-        chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, _largest_degree(topology, self.world.rank))
+        chunk_bytes = fitting_chunk_bytes(
+            config.chunk_bytes, _largest_degree(topology) * kind.rounds_under_way(settings)
+        )
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
             endpoint=TracedEndpoint(self.engine.endpoint, self.timeline.span)
@@ -141,6 +145,18 @@ class Runtime:
         if process_set or any(name in overrides for name in ("algorithm", "topology")):
             self._report(config, process_set)
         return worker
+
+    def _require_one_host(self, algorithm: str, ranks: Sequence[int]) -> None:
+        """Raises: ConfigError: the ranks are on several hosts."""
+        hosts: dict[int, list[int]] = {}
+        for rank in ranks:
+            hosts.setdefault(self.world.hosts[rank], []).append(rank)
+        if len(hosts) > 1:
+            where = "; ".join(f"host {host}: ranks {', '.join(map(str, there))}" for host, there in hosts.items())
+            raise ConfigError(
+                f"algorithm {algorithm!r} shares its workers' memory, but they are on {len(hosts)} hosts ({where}); use 'asgd' "
+                "or 'adpsgd', or a process set of one host's ranks"
+            )
 
     def join(self) -> int:
         """Rests until all ranks have joined, then training goes on: for ranks with different numbers of batches.
@@ -390,7 +406,10 @@ def _communicator(mpi: Any, comm: Comm) -> Any:
     return mpi.COMM_WORLD.Create_group(group)
 
 
-def _largest_degree(topology: Topology, rank: int) -> int:
-    """Most neighbours that the rank meets at once, over the rounds of a period (of 64, where it is longer or random)."""
+def _largest_degree(topology: Topology) -> int:
+    """Most neighbours that a rank meets at once, over the rounds of a period (of 64, where it is longer or random).
+
+    Of all ranks, since all must cut their parameters into the same chunks.
+    """
     rounds = range(min(topology.period or 64, 64))
-    return max((len(topology.in_weights(rank, round_)) for round_ in rounds), default=0)
+    return max((len(topology.in_weights(rank, round_)) for rank in topology.ranks for round_ in rounds), default=0)

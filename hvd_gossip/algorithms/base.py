@@ -83,6 +83,12 @@ class Algorithm(ABC):
         orders: the values of `mixing_order` that it knows, its default first; empty: exchanges have no place in a step.
         heeds: the settings that mean something to it, beside mixing_order and those in `settings.GENERAL`.
         is_wrapped_alone: whether one worker does what the wrapped optimizer does, bit by bit.
+        overwritable: whether parameters that are overwritten without a pause, as by load_state_dict() between two steps, simply
+            take the place of this worker's; False where messages under way, or a server, hold what was before and bring it back.
+            (A broadcast pauses, and is safe with all.)
+        central: whether one model is kept apart from the workers', by servers or in memory that they share: a worker's own first
+            parameters then count for nothing, and `average` shows that model.
+        one_host: whether all its workers must be on one host.
         memory: what it keeps beside parameters and optimizer, in multiples of the parameters' size.
         good_for, bad_for: one phrase each, for the table of algorithms.
     """
@@ -96,6 +102,9 @@ class Algorithm(ABC):
     orders: ClassVar[tuple[str, ...]] = ()
     heeds: ClassVar[frozenset[str]] = frozenset()
     is_wrapped_alone: ClassVar[bool] = True
+    overwritable: ClassVar[bool] = True
+    central: ClassVar[bool] = False
+    one_host: ClassVar[bool] = False
     memory: ClassVar[str]
     good_for: ClassVar[str]
     bad_for: ClassVar[str]
@@ -123,6 +132,11 @@ class Algorithm(ABC):
                 f"mixing_order={settings.mixing_order!r} has no meaning with algorithm {cls.name!r}: "
                 f"leave it at auto{''.join(f' or {order}' for order in cls.orders)}"
             )
+
+    @classmethod
+    def rounds_under_way(cls, settings: MixingSettings) -> int:
+        """How many exchanges with all neighbours may be under way at once, each with buffers of its own."""
+        return 1
 
     @property
     def order(self) -> str:

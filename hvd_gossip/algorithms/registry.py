@@ -12,13 +12,17 @@ from importlib.metadata import EntryPoint, entry_points
 
 from hvd_gossip.algorithms.acid import ACID
 from hvd_gossip.algorithms.adpsgd import ADPSGD
+from hvd_gossip.algorithms.agp import AGP
 from hvd_gossip.algorithms.allreduce import AllReduce
+from hvd_gossip.algorithms.asgd import ASGD
+from hvd_gossip.algorithms.asysg_incon import AsySGIncon
 from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.choco import Choco
 from hvd_gossip.algorithms.d2 import D2
 from hvd_gossip.algorithms.dpsgd import DPSGD
 from hvd_gossip.algorithms.gradient_tracking import GradientTracking
 from hvd_gossip.algorithms.local import LocalSGD
+from hvd_gossip.algorithms.osgp import OSGP
 from hvd_gossip.algorithms.outer import Outer
 from hvd_gossip.algorithms.qg_dsgdm import QGDSGDm
 from hvd_gossip.algorithms.relaysgd import RelaySGD
@@ -33,6 +37,10 @@ OWN: tuple[type[Algorithm], ...] = (
     ADPSGD,
     ACID,
     SGP,
+    OSGP,
+    AGP,
+    ASGD,
+    AsySGIncon,
     D2,
     GradientTracking,
     QGDSGDm,

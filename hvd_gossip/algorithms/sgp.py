@@ -30,6 +30,7 @@ import numpy as np
 
 from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.means import mean_of_finite
+from hvd_gossip.algorithms.pushsum import restored_weights, weighted_average
 from hvd_gossip.algorithms.synchronous import Round, SynchronousMixing
 from hvd_gossip.buffers.arrays import add_scaled, is_finite, scale
 from hvd_gossip.buffers.replica import Chunk
@@ -100,25 +101,11 @@ class SGP(SynchronousMixing):
         self.context.replica.preview(self.weights)
 
     async def average(self, name: str) -> int:
-        weights = self.weights.copy()
-        self._scale_all(weights)
-        replica = self.context.replica
-        count = await mean_of_finite(self.context, name, replica.flats, [chunk.x for chunk in replica.chunks], weights)
-        self._scale_all(1.0 / weights)
-        return count
-
-    def _scale_all(self, factors: np.ndarray) -> None:
-        for chunk, factor in zip(self.context.replica.chunks, factors, strict=True):
-            if factor != 1.0:
-                scale(chunk.x, float(factor))
+        return await weighted_average(self.context, name, self.weights.copy())
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": self.weights.copy()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if len(state["weights"]) != len(self.weights):
-            raise ValueError(
-                f"push-sum weights of {len(state['weights'])} chunks do not fit {len(self.weights)} chunks"
-            )
-        self.weights = np.array(state["weights"], np.float64)
+        self.weights = restored_weights(state, len(self.weights))
         self._next_weights = self.weights.copy()

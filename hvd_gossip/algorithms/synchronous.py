@@ -82,6 +82,9 @@ class SynchronousMixing(Algorithm):
     async def correct_to_mean(self, name: str) -> None:
         """Engine: makes the correction what leads to the exact mean over the live workers."""
 
+    def load(self, number: int, exact: bool) -> None:
+        """Training thread: called when a step is complete after which exchange `number`, or the exact average, begins."""
+
     def complete(self) -> None:
         """Engine: called when an exchange is complete, before the training thread may go on."""
 
@@ -128,14 +131,19 @@ class SynchronousMixing(Algorithm):
         """Training thread: counts the step and starts the exchange that is due after it, if one is."""
         self._steps += 1
         self.context.replica.space.updated()
-        every = self.context.settings.global_average_every
-        exact = every > 0 and self._steps % every == 0
+        exact = self._averages_after(self._steps)
         if not exact and self._steps % self.context.settings.mixing_period:
             return False
         number = self._begun
+        self.load(number, exact)
         self._begun += 1
         self.context.post(lambda: self._begin(number, exact))
         return True
+
+    def _averages_after(self, step: int) -> bool:
+        """Whether the exact average is due after the step."""
+        every = self.context.settings.global_average_every
+        return every > 0 and step % every == 0
 
     def _begin(self, number: int, exact: bool) -> None:
         coroutine = self._average_exactly(number) if exact else self._exchange(number)
@@ -167,11 +175,20 @@ class SynchronousMixing(Algorithm):
             lambda chunk, mine, arrived: self.mix(round_, chunk, mine, arrived),
         )
 
-    async def _meet(self, number: int) -> Round:
-        """Joins the exchange and learns which neighbours take part."""
+    async def _meet(self, number: int, announcement: Callable[[float], bytes] | None = None) -> Round:
+        """Joins the exchange and learns which neighbours take part.
+
+        Args:
+            announcement: what to tell a neighbour, by its weight; `self.announcements` by default.
+        """
         rank, topology, place = self.context.endpoint.rank, self.context.topology, number + self.phase
         ins, outs = topology.in_weights(rank, place), topology.out_weights(rank, place)
-        told = await self._meeting.join(self.phase, number, self.announcements([*{**ins, **outs}], outs))
+        peers = [*{**ins, **outs}]
+        if announcement is None:
+            announcements = self.announcements(peers, outs)
+        else:
+            announcements = {peer: announcement(outs.get(peer, 0.0)) for peer in peers}
+        told = await self._meeting.join(self.phase, number, announcements)
         return Round({j: w for j, w in ins.items() if j in told}, {j: w for j, w in outs.items() if j in told}, told)
 
     def _count(self, round_: Round) -> None:

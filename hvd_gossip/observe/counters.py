@@ -15,7 +15,8 @@ class Counters:
         bytes_sent, bytes_received: payload bytes, without headers.
         poisoned: chunks refused because they held a value that is not finite.
         refused: the same, by the rank whose chunk it was.
-        staleness: local steps that passed during the last exchange, by peer.
+        staleness: local steps that passed during the last exchange, by peer; under asgd, at a server by worker: versions of its
+            shard between the one that the last update was made at and the one that it was applied to.
         consensus_sample: the newest estimate of this worker's distance to the mean, until it is taken.
         last_peer: the peer of the last completed exchange, or -1.
     """

@@ -52,6 +52,7 @@ class TracedEndpoint:
         self.now = endpoint.now
         self.sleep = endpoint.sleep
         self.poll = endpoint.poll
+        self.shared = endpoint.shared
 
     def send(self, dest: int, channel: int, payload: Array | bytes) -> Future[None]:
         return self._note(dest, SEND, payload, self._endpoint.send(dest, channel, payload))

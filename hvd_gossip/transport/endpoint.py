@@ -9,7 +9,7 @@ another on one channel arrive in the order they were sent; between channels ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -78,6 +78,20 @@ class Endpoint(Protocol):
 
     def poll(self, ready: Callable[[], bool], what: Description) -> Future[None]:
         """Done when `ready()` is true: for events that nobody signals, such as a CUDA event's completion."""
+
+    def shared(self, nbytes: int, name: str, ranks: Sequence[int]) -> Future[Array]:
+        """Memory that these ranks, all of one host, read and write: a uint8 array, the same bytes on all, zero at first. It stays
+        until the endpoint ends.
+
+        A collective of the ranks, and one that may block: they call it at about the same time, with the same arguments.
+
+        Args:
+            nbytes: its size.
+            name: tells it from other such memory.
+            ranks: ascending, this one among them.
+
+        Fails with TransportError if the ranks are on several hosts.
+        """
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: Description = "task") -> Task[T]:
         """Runs a coroutine beside the others of this rank."""

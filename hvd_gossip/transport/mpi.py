@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -96,6 +96,7 @@ class MpiEndpoint:
         self._timers: list[tuple[float, int, Future[None]]] = []
         self._timer_count = 0
         self._cancelled_timers = 0
+        self._windows: list[Any] = []
 
     def now(self) -> float:
         return time.perf_counter()
@@ -157,6 +158,30 @@ class MpiEndpoint:
             future.set_result(None)
         else:
             self._polled.append((ready, future))
+        return future
+
+    def shared(self, nbytes: int, name: str, ranks: Sequence[int]) -> Future[Array]:
+        mpi = self._mpi
+        future: Future[Array] = Future(("memory shared by ranks", *ranks))
+        try:
+            comm = self._comm.Create_group(self._comm.Get_group().Incl(list(ranks)))
+            node = comm.Split_type(mpi.COMM_TYPE_SHARED)
+            if node.Get_size() < len(ranks):
+                text = (
+                    f"rank {self.rank} shares its host with {node.Get_size()} of ranks {list(ranks)}, {name} needs all"
+                )
+                future.set_error(TransportError(text))
+                return future
+            window = mpi.Win.Allocate_shared(nbytes if self.rank == ranks[0] else 0, 1, mpi.INFO_NULL, node)
+            memory = np.frombuffer(window.Shared_query(0)[0], np.uint8, nbytes)
+            if self.rank == ranks[0]:
+                memory.fill(0)
+            node.Barrier()
+        except mpi.Exception as error:
+            future.set_error(self._failure(error, None))
+            return future
+        self._windows.append(window)
+        future.set_result(memory)
         return future
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: Description = "task") -> Task[T]:

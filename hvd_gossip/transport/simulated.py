@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from hvd_gossip.errors import ConfigError, HvdGossipError
 from hvd_gossip.tasks import Cancelled, Future, Scheduler, describe
+from hvd_gossip.transport.endpoint import Array
 from hvd_gossip.transport.simulated_endpoint import SimulatedEndpoint
 from hvd_gossip.transport.simulated_links import Links
 from hvd_gossip.transport.simulated_messages import Send
@@ -112,6 +113,7 @@ class SimulatedWorld:
         self.time = 0.0
         self.events = 0
         self.dead: set[int] = set()
+        self.shared: dict[str, Array] = {}
         self.detected: set[int] = set()
         self._heap: list[tuple[float, int, Callable[[Any], None] | None, Any]] = []
         self._sequence = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -153,6 +153,12 @@ class SimulatedEndpoint:
             future.set_result(None)
         else:
             self._world.add_poll(ready, future)
+        return future
+
+    def shared(self, nbytes: int, name: str, ranks: Sequence[int]) -> Future[Array]:
+        """See `Endpoint.shared`: all ranks are on one host."""
+        future: Future[Array] = Future(("memory shared by ranks", *ranks))
+        future.set_result(self._world.shared.setdefault(name, np.zeros(nbytes, np.uint8)))
         return future
 
     def spawn(self, coroutine: Coroutine[Any, Any, T], name: Description = "task") -> Task[T]:

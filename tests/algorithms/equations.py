@@ -6,6 +6,8 @@ is folded in when the workers depart.
 
 from __future__ import annotations
 
+import math
+
 import networkx as nx
 import numpy as np
 
@@ -55,6 +57,35 @@ def sgp_sequential(run: Run) -> Vector:
         P = run.exchange_after(step + 1)
         x, w = P @ (x + run.updates(x / w)), P @ w
     return x / w
+
+
+def osgp(run: Run) -> Vector:
+    """x_i(k+1) = p_ii(k) x_i(k) + sum_j p_ij(k+1-tau) x_j(k+1-tau) + u_i(z_i(k)), w alike; Assran et al., ICML 2019, Algorithm 2
+    with every message as late as it may be. An exact average waits for all that is under way, and comes one step later."""
+    x, w = run.start, np.ones((run.topology.size, 1))
+    flights: dict[int, tuple[Vector, Vector]] = {}
+    tau, every = run.settings.get("tau", 1), run.settings.get("global_average_every", 0)
+    for step in range(1, run.steps + 1):
+        updates = run.updates(x / w)
+        x, w = _landed(x, w, flights, step)
+        x = x + updates
+        exact = every > 0 and step % every == 0
+        if exact:
+            x, w = _landed(x, w, flights, math.inf)
+        P = run.exchange_after(step)
+        kept = np.diag(np.diag(P))
+        flights[step + (1 if exact else tau)] = (P - kept) @ x, (P - kept) @ w
+        x, w = kept @ x, kept @ w
+    x, w = _landed(x, w, flights, math.inf)
+    return x / w
+
+
+def _landed(x: Vector, w: Vector, flights: dict[int, tuple[Vector, Vector]], step: float) -> tuple[Vector, Vector]:
+    """(x, w) with what has arrived by the step."""
+    for due in [due for due in flights if due <= step]:
+        brought, weight = flights.pop(due)
+        x, w = x + brought, w + weight
+    return x, w
 
 
 CHUNK = 2
