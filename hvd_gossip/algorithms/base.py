@@ -89,6 +89,7 @@ class Algorithm(ABC):
         central: whether one model is kept apart from the workers', by servers or in memory that they share: a worker's own first
             parameters then count for nothing, and `average` shows that model.
         one_host: whether all its workers must be on one host.
+        waits_for: whom a worker waits for in a step, for the table of algorithms; empty: what `averages` and `synchronous` say.
         memory: what it keeps beside parameters and optimizer, in multiples of the parameters' size.
         good_for, bad_for: one phrase each, for the table of algorithms.
     """
@@ -105,6 +106,7 @@ class Algorithm(ABC):
     overwritable: ClassVar[bool] = True
     central: ClassVar[bool] = False
     one_host: ClassVar[bool] = False
+    waits_for: ClassVar[str] = ""
     memory: ClassVar[str]
     good_for: ClassVar[str]
     bad_for: ClassVar[str]

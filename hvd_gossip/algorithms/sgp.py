@@ -45,6 +45,7 @@ class SGP(SynchronousMixing):
     name = "sgp"
     paper = "Assran et al., Stochastic Gradient Push for Distributed Deep Learning, ICML 2019"
     needs = "column-stochastic"
+    waits_for = "its in-neighbours of the step"
     default_topology = "one-peer-exponential"
     good_for = "directed and time-varying graphs, skewed data, one message a step"
     bad_for = "a straggler (its out-neighbours wait)"

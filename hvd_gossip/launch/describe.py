@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import shlex
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from collections.abc import Iterable
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from hvd_gossip.algorithms.table import algorithms_table, render
 from hvd_gossip.compat import HOROVOD_VERSION
 from hvd_gossip.errors import LaunchError
 from hvd_gossip.launch.launcher import LaunchResult
@@ -24,13 +24,8 @@ _IMPORT_TIMEOUT = 300.0
 
 
 def list_algorithms() -> str:
-    """Every algorithm: its name, its default topology, and the first line of its documentation."""
-    lines = ["Algorithms (--algorithm), with the topology that auto means:"]
-    for name, kind in ALGORITHMS.items():
-        summary = (inspect.getdoc(kind) or "").partition("\n")[0]
-        topology = "none" if kind.needs == "none" else kind.default_topology
-        lines.append(f"  {name:<12} {topology:<22} {summary}")
-    return "\n".join(lines)
+    """Every algorithm, your own too: what it waits for and needs, its settings, what it is good and bad for, its paper."""
+    return render(algorithms_table(ALGORITHMS))
 
 
 def list_topologies() -> str:

@@ -140,7 +140,8 @@ def test_horovodrun_is_the_same_under_its_own_name(plans: list[Plan], capsys: py
 def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--list-algorithms"]) == 0
     algorithms = capsys.readouterr().out
-    assert [line.split()[0] for line in algorithms.splitlines()[1:]] == list(ALGORITHMS)
+    first = [line.split(" ")[1] for line in algorithms.splitlines() if line.startswith(" ") and line[1:2].isalnum()]
+    assert first == list(ALGORITHMS)
     assert ALGORITHMS["adpsgd"].default_topology in algorithms
     assert cli.main(["--list-topologies"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(TOPOLOGIES)
