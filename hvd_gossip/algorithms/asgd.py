@@ -69,6 +69,7 @@ class ASGD(Algorithm):
     heeds = frozenset({"servers", "staleness_aware", "softsync", *OUTER})
     central = True
     overwritable = False
+    waits_for = "its servers' answer"
     memory = "2 x; a server its shard"
     good_for = "the centralized asynchronous baseline; workers of different speed and one model"
     bad_for = "many workers: the servers' links carry everything, and updates are stale"

@@ -39,6 +39,7 @@ class D2(EdgeMemory):
     name = "d2"
     paper = "Tang et al., D2: Decentralized Training over Decentralized Data, ICML 2018"
     needs = "lazy-symmetric"
+    waits_for = "its neighbours"
     memory = "1 x, and 1 x a neighbour"
     good_for = "data that differ between workers, on a fixed graph of few neighbours"
     bad_for = "a straggler (its neighbours wait); learning rates that jump"

@@ -46,6 +46,7 @@ class GradientTracking(EdgeMemory):
     name = "gradient-tracking"
     paper = "Pu and Nedic, Distributed stochastic gradient tracking methods, Mathematical Programming 2021"
     needs = "fixed-symmetric"
+    waits_for = "its neighbours"
     memory = "2 x, and 1 x a neighbour"
     good_for = "data that differ between workers; graphs that D2 must slow down"
     bad_for = "slow links (twice the bytes), a straggler (its neighbours wait)"

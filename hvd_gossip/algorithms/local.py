@@ -35,6 +35,7 @@ class LocalSGD(Algorithm):
     default_topology = "complete"
     orders = ("sequential",)
     heeds = frozenset({"mixing_period", *OUTER})
+    waits_for = "everybody, every k-th step"
     memory = "none"
     good_for = "few and slow links between workers of equal speed: an allreduce every H steps"
     bad_for = "data that differ between workers, where H is large; a straggler (all wait at each average)"

@@ -80,7 +80,8 @@ class OSGP(SGP):
     orders = ("overlap",)
     heeds = SGP.heeds | {"tau"}
     overwritable = False
-    memory = "1 + tau x"
+    waits_for = "what its in-neighbours sent tau steps ago"
+    memory = "(1 + tau) x"
     good_for = "links whose latency is longer than a step; directed and time-varying graphs"
     bad_for = "a lasting straggler (its out-neighbours wait, tau steps later); memory"
 
