@@ -70,8 +70,8 @@ class AccumAdam(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def _direction(self, first: Any, second: Any, gradient: Any) -> Any:
         period = ops.cast(self.iterations // self.accum_iter + 1, gradient.dtype)
-        correction_1 = 1 - ops.power(ops.cast(self.beta_1, gradient.dtype), period)
-        correction_2 = 1 - ops.power(ops.cast(self.beta_2, gradient.dtype), period)
+        correction_1 = 1 - ops.power(ops.convert_to_tensor(self.beta_1, gradient.dtype), period)
+        correction_2 = 1 - ops.power(ops.convert_to_tensor(self.beta_2, gradient.dtype), period)
         moment_1 = (self.beta_1 * first + (1 - self.beta_1) * gradient) / correction_1
         moment_2 = (self.beta_2 * second + (1 - self.beta_2) * ops.square(gradient)) / correction_2
         return moment_1 / (ops.sqrt(moment_2) + self.epsilon)
