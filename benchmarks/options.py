@@ -258,10 +258,10 @@ class NormalizationOptions(Options):
         ("batch", "sync", "group", "full", "full-untracked", "full-over-workers"), "normalization layers", None, _words
     )
     batch: int = _knob(8, "images in a batch of one class or of a rank's own classes")
-    rates: tuple[float, ...] = _knob((0.03, 0.1), "learning rates", (0.1,), _floats)
+    rates: tuple[float, ...] = _knob((0.05,), "learning rates; the best one is reported", None, _floats)
     momentum: float = _knob(0.1, "weight of a batch in the running statistics")
-    steps: int = _knob(250, "steps of a training", 4)
-    points: int = _knob(5, "evaluations of a training, the last one at its end", 2)
+    steps: int = _knob(150, "steps of a training", 4)
+    points: int = _knob(3, "evaluations of a training, the last one at its end", 2)
     seeds: int = _knob(3, "trainings of each kind", 1)
 
 
@@ -282,7 +282,7 @@ class SkewOptions(Options):
     hidden: int = _knob(32, "width of the network's hidden layer", 4)
     batch: int = _knob(8, "samples of a gradient")
     rates: tuple[float, ...] = _knob((0.1, 0.5), "learning rates; the best one is reported", (0.5,), _floats)
-    steps: int = _knob(200, "steps of a worker", 10)
+    steps: int = _knob(100, "steps of a worker", 10)
     points: int = _knob(10, "points of a curve", 2)
     seeds: int = _knob(2, "divisions of the data", 1)
 
@@ -293,7 +293,7 @@ class SpeedupOptions(Options):
 
     workers: tuple[int, ...] = _knob((1, 2, 4, 8, 16, 32, 64), "numbers of workers", (1, 4), _integers)
     rates: tuple[float, ...] = _knob(
-        (0.0025, 0.005, 0.01),
+        (0.005, 0.01),
         "learning rates of one worker; n take n times as much; the fastest is reported",
         (0.01,),
         _floats,
@@ -303,7 +303,7 @@ class SpeedupOptions(Options):
     noise: float = _knob(2.0, "deviation of the noise in the least squares' outputs")
     most: int = _knob(1500, "steps of a worker, at most", 900)
     transient_workers: int = _knob(16, "workers of the runs that measure transients", 4)
-    transient_steps: int = _knob(1500, "steps of those", 200)
+    transient_steps: int = _knob(1000, "steps of those", 200)
     tolerance: float = _knob(1.1, "a transient is over where the error stays below so many times allreduce's")
     seeds: int = _knob(2, "runs of each kind", 1)
 

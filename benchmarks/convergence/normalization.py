@@ -30,14 +30,13 @@ Record = dict[str, Any]
 
 def measure(options: NormalizationOptions) -> Report:
     """A row a kind of batch and layer, at the better of the learning rates."""
-    job = run_ranks("normalization", options.ranks, options)
-    records: list[Record] = job.results[0]
+    jobs = {case: run_ranks("normalization", options.ranks, options, case=case) for case in options.cases}
     return Report(
         name="convergence.normalization",
         title=f"Normalization layers: a perceptron on scikit-learn's digits, {options.ranks} ranks under {options.algorithm}, "
         f"{options.steps} steps, {options.seeds} seeds",
         columns=[CASE, LAYER, RATE, ACCURACY, WORST],
-        rows=[_row(case, layer, options, records) for case in options.cases for layer in options.layers],
+        rows=[_row(case, layer, options, job.results[0]) for case, job in jobs.items() for layer in options.layers],
         notes=[
             f"All kinds of batches but the first hold {options.batch} images. Each layer at that of the learning rates "
             f"{', '.join(f'{rate:g}' for rate in options.rates)} with the higher median; median and quartiles over the seeds.",
@@ -45,13 +44,13 @@ def measure(options: NormalizationOptions) -> Report:
             "SyncBatchNorm and FullNorm with a process_set communicate twice a layer and step; the others do not.",
             "track_gradients=False takes the outer gradient from the batch alone.",
         ],
-        commands=[job.command],
+        commands=[job.command for job in jobs.values()],
     )
 
 
 def _row(case: str, layer: str, options: NormalizationOptions, records: list[Record]) -> Row:
     by_rate = {
-        rate: [one["curve"] for one in records if (one["case"], one["layer"], one["rate"]) == (case, layer, rate)]
+        rate: [one["curve"] for one in records if (one["layer"], one["rate"]) == (layer, rate)]
         for rate in options.rates
     }
     rate = max(by_rate, key=lambda one: _spread([curve[-1][1] for curve in by_rate[one]]).median)

@@ -21,15 +21,14 @@ Images = tuple[torch.Tensor, torch.Tensor]
 Layer = Callable[[int], nn.Module]
 
 
-def measure(options: NormalizationOptions, meeting: Meeting) -> list[Record]:
-    """A record a kind of batch, layer, learning rate and seed: (step, accuracy) pairs. The same on all ranks."""
+def measure(options: NormalizationOptions, meeting: Meeting, case: str) -> list[Record]:
+    """A record a layer, learning rate and seed: (step, accuracy) pairs. The same on all ranks."""
     hvd.init(algorithm=options.algorithm)
     try:
         train, test = load_images()
         return [
-            {"case": case, "layer": layer, "rate": rate, "seed": seed,
+            {"layer": layer, "rate": rate, "seed": seed,
              "curve": _train(options, case, layer, rate, seed, train, test)}
-            for case in options.cases
             for layer in options.layers
             for rate in options.rates
             for seed in range(options.seeds)

@@ -76,18 +76,18 @@ def test_the_better_learning_rate_is_reported(monkeypatch: pytest.MonkeyPatch, t
     options = NormalizationOptions(cases=("tiny",), layers=("batch", "full"), rates=(0.1, 0.2), seeds=3)
     final = {("batch", 0.1): 0.5, ("batch", 0.2): 0.3, ("full", 0.1): 0.6, ("full", 0.2): 0.9}
     records = [
-        {"case": "tiny", "layer": layer, "rate": rate, "curve": [[10, 0.1], [20, value - seed / 100]]}
+        {"layer": layer, "rate": rate, "curve": [[10, 0.1], [20, value - seed / 100]]}
         for (layer, rate), value in final.items()
         for seed in range(3)
     ]
-    monkeypatch.setattr(normalization, "run_ranks", lambda *_: Job([records] * 4, "launched"))
+    monkeypatch.setattr(normalization, "run_ranks", lambda *_, case: Job([records] * 4, f"launched {case}"))
     report = BENCHMARK.run(options)
     assert [(row.cells[LAYER], row.cells[RATE]) for row in report.rows] == [("BatchNorm", 0.1), ("FullNorm", 0.2)]
     spread = report.rows[1].cells[ACCURACY]
     assert isinstance(spread, Spread)
     assert spread.values == pytest.approx((90, 89, 88))
     assert report.rows[1].cells[WORST] == pytest.approx(88)
-    assert report.commands == ["launched"]
+    assert report.commands == ["launched tiny"]
     (axes,) = BENCHMARK.draw(report).axes
     assert [line.get_label() for line in axes.containers] == ["BatchNorm", "FullNorm"]
     BENCHMARK.draw_into(report, tmp_path)
