@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hvd_gossip import exits, joining
-from hvd_gossip.algorithms.base import Context
+from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import find_algorithm, make_algorithm
 from hvd_gossip.attachments import Attachments
@@ -69,6 +69,7 @@ class Runtime:
         self.workers: list[Worker] = []
         self._attachments = Attachments(self.submit)
         self._departing: list[Handle[None]] = []
+        self._departed: list[Algorithm] = []
         self._steppers = 0
         self._comm = comm
         self.engine = Engine(
@@ -192,6 +193,7 @@ class Runtime:
             name = f"departing from {worker.algorithm.name}"
             if self.engine.alive() and self.engine.failure is None:
                 self._departing.append(self.engine.submit(worker.algorithm.depart, name))
+                self._departed.append(worker.algorithm)
 
     def make_topology(self, config: Config, process_set: int = 0) -> Topology:
         """The topology that a configuration asks for, as its algorithm needs it, among the ranks of a process set.
@@ -277,6 +279,8 @@ class Runtime:
             self._await_departure(handle)
         for name, depart in (("work sharing", self.sharing.depart), ("collectives", self.collectives.depart)):
             self._await_departure(self.engine.submit(depart, f"departing from {name}"))
+        for algorithm in self._departed:
+            self._await_departure(self.engine.submit(algorithm.linger, f"what others need of {algorithm.name}"))
 
     def _await_departure(self, handle: Handle[None]) -> None:
         try:

@@ -189,6 +189,7 @@ class Worker:
         self.algorithm.settle()
         if simulation.averages_exactly:
             await self.collectives.depart(simulation.settings.wait_timeout)
+        await self.algorithm.linger()
         self.departed_at = self.endpoint.now()
 
     async def _step(self, gradient: Vector) -> None:

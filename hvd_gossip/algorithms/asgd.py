@@ -19,13 +19,15 @@ it is, so that one worker is the wrapped optimizer. In order "sequential", the p
 "overlap" the next gradient is taken meanwhile at the worker's own x, and the step after it begins with the newest.
 
 The model is the servers'; what other ranks begin with is given up when they read it. A server begins with its rank's parameters
-at the first request. It serves until every worker has departed: its rank's shutdown waits for theirs. Exact averages show the
-model as it is when all workers have come (softsync: with what was collected); parameters that are overwritten in a pause
-(hvd.broadcast_parameters) are the model from then on. An update that is not finite is refused by worker and server, by chunk.
+at the first request. It serves until every worker has departed, also when its own rank has: that rank's shutdown waits. Exact
+averages show the model as it is when all workers have come (softsync: with what was collected); parameters that are
+overwritten in a pause (hvd.broadcast_parameters) are the model from then on. An update that is not finite is refused by worker
+and server, by chunk.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -136,7 +138,12 @@ class ASGD(Algorithm):
             if server != self.context.endpoint.rank:
                 self.context.endpoint.send(server, self.context.channel, TOKEN.pack(GONE, 0))
         if self._server is not None:
-            await self._server.depart()
+            self._server.resume()
+
+    async def linger(self) -> None:
+        """A server serves until every worker has departed."""
+        if self._server is not None:
+            await self._server.linger()
 
     def _shard(self, server: int) -> list[Chunk]:
         return self.context.replica.chunks[self._servers.index(server) :: len(self._servers)]
@@ -168,7 +175,8 @@ class ASGD(Algorithm):
         endpoint, counters = self.context.endpoint, self.context.counters
         header = np.empty(REPLY.size, np.uint8)
         token = TOKEN.pack(kind, self._versions[server])
-        transfers = [self._ask_for(server, header, token), *(self._lane(lane, server, kind) for lane in range(LANES))]
+        transfers = [functools.partial(self._ask_for, server, header, token)]
+        transfers += [functools.partial(self._lane, lane, server, kind) for lane in range(LANES)]
         moving = [endpoint.spawn(self._naming(server, each), ("server rank", server)) for each in transfers]
         await self._bounded(endpoint.spawn(_all(moving), ("reading from server rank", server)), server)
         self._versions[server], staleness = REPLY.unpack(header.tobytes())
@@ -185,9 +193,9 @@ class ASGD(Algorithm):
         endpoint, channel = self.context.endpoint, self.context.channel
         await all_of([endpoint.recv(server, channel + REPLIES, header), endpoint.send(server, channel, token)])
 
-    async def _naming(self, server: int, transfer: Coroutine[Any, Any, None]) -> None:
+    async def _naming(self, server: int, transfer: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            await transfer
+            await transfer()
         except PeerFailedError as error:
             raise PeerFailedError(
                 server,

@@ -182,6 +182,10 @@ class Algorithm(ABC):
         """Engine: announces that this worker takes part in no further exchange, and stops what `start` spawned once no
         peer can be waiting for an answer."""
 
+    async def linger(self) -> None:
+        """Engine: called after `depart`, when this rank has departed from the collectives as well: returns when no peer needs it
+        any more. Meanwhile the others train, and take exact averages, without it."""
+
     def settle(self) -> None:
         """Training thread, while nothing is under way: applies what remains of the correction to the parameters."""
         self.context.replica.fold()

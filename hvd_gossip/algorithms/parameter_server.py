@@ -115,9 +115,8 @@ class ParameterServer:
             self._paused = False
             self._changed.set()
 
-    async def depart(self) -> None:
+    async def linger(self) -> None:
         """Serves until every other worker has departed."""
-        self.resume()
         await self._changed.until(lambda: not self._others and not self._requests and not self._busy)
         for task in self._tasks:
             task.cancel()
