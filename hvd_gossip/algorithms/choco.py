@@ -39,7 +39,7 @@ from hvd_gossip.algorithms.synchronous import Round
 from hvd_gossip.buffers.arrays import add_into, add_scaled, is_finite, module_of, squared_distance
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.compressors import Compressor, make_compressor
-from hvd_gossip.errors import ConfigError, TopologyError
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.transport.endpoint import Array
 
 
@@ -48,7 +48,7 @@ class Choco(Remembering):
 
     name = "choco"
     paper = "Koloskova, Stich, Jaggi, Decentralized Stochastic Optimization with Compressed Communication, ICML 2019"
-    needs = "symmetric"
+    needs = "fixed-symmetric"
     default_topology = "torus"
     heeds = frozenset(
         {"mixing_period", "global_average_every", "compressor", "compression_ratio", "consensus_step", *OUTER}
@@ -59,11 +59,6 @@ class Choco(Remembering):
 
     def __init__(self, context: Context) -> None:
         rank, topology, settings = context.endpoint.rank, context.topology, context.settings
-        if topology.period != 1:
-            raise TopologyError(
-                f"topology {topology.name!r} changes from round to round; choco remembers its neighbours and needs one "
-                "fixed mixing matrix (ring, torus, hypercube, star and complete have one)"
-            )
         super().__init__(context, [rank, *topology.in_weights(rank, 0)])
         self._compressor = make_compressor(settings.compressor, settings.compression_ratio)
         self._made = 0
