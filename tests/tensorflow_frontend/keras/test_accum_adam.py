@@ -14,7 +14,6 @@ import hvd_gossip.tensorflow.keras as hvd  # noqa: E402
 
 from tests.accumulated import Vector, accumulated_adam  # noqa: E402
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 """Keras 3's own, when a model is saved."""
 
