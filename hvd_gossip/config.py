@@ -81,9 +81,17 @@ class Config(MixingSettings):
 
     algorithm: str = declare(
         "allreduce",
-        Registered("hvd_gossip.algorithms.registry", "ALGORITHMS"),
+        Registered("hvd_gossip.algorithms.registry", "ALGORITHMS", "auto"),
         ALGORITHM,
-        "How replicas are kept together: allreduce is Horovod's way, every other one is gossip between neighbours.",
+        "How replicas are kept together: allreduce is Horovod's way, every other one is gossip between neighbours; auto measures "
+        "and chooses (PyTorch).",
+    )
+    auto_steps: int = declare(
+        10,
+        Integer(2),
+        ALGORITHM,
+        "auto: measures so many steps, trained with allreduce, and then chooses.",
+        unit="steps",
     )
     topology: object = declare(
         "auto",

@@ -15,11 +15,13 @@ from typing import Any
 from hvd_gossip import exits, joining
 from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
-from hvd_gossip.algorithms.registry import find_algorithm, make_algorithm
+from hvd_gossip.algorithms.registry import AUTO, find_algorithm, make_algorithm
 from hvd_gossip.attachments import Attachments
 from hvd_gossip.buffers.cuda import is_cuda_aware, space_of
 from hvd_gossip.buffers.replica import Replica
-from hvd_gossip.collectives import Collectives, Request, Result
+from hvd_gossip.choice.chooser import Chooser, describe, meanwhile
+from hvd_gossip.choice.probe import probe
+from hvd_gossip.collectives import Collectives, Request, Result, Sum
 from hvd_gossip.config import Config, load, mixing_settings, slow_factors
 from hvd_gossip.engine import Engine, Handle
 from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
@@ -53,7 +55,8 @@ class Runtime:
     """Everything that one process has between `init` and `shutdown`.
 
     Attributes:
-        config: the settings in force.
+        config: the settings in force; while `chooser` is not None, those until the choice is made.
+        chooser: what `--algorithm auto` has measured; None otherwise, and once it is decided.
         world: ranks and hosts.
         engine: the progress thread.
         collectives, sharing: services on it.
@@ -64,7 +67,8 @@ class Runtime:
     """
 
     def __init__(self, config: Config, comm: Comm = None) -> None:
-        self.config = config
+        self.config = meanwhile(config)
+        self.chooser: Chooser | None = None
         self.counters = Counters()
         self.workers: list[Worker] = []
         self._attachments = Attachments(self.submit)
@@ -85,7 +89,30 @@ class Runtime:
             self.engine.on_wait = self._trace_wait
         self.metrics = self._open_metrics()
         self.engine.call(self._start_services, "starting the services")
-        self._report(config)
+        if config.algorithm == AUTO:
+            self.chooser = self._make_chooser(config)
+        self._report(self.config)
+
+    def choose(self, nbytes: int) -> None:
+        """`--algorithm auto`, between two steps: once enough of them are measured, decides. Then it is a collective.
+
+        Args:
+            nbytes: of the trainable parameters.
+
+        Raises:
+            HorovodInternalError: the collectives failed.
+        """
+        chooser = self.chooser
+        if chooser is None or not chooser.ready:
+            return
+        matrix = chooser.measured(nbytes)
+        self.submit(Request("auto.measurements", "allreduce", matrix, Sum, output=matrix)).wait()
+        decision = chooser.decide(matrix)
+        self.chooser = None
+        self.config = self.config.override(chooser.settings(decision))
+        print_report(describe(decision, matrix), self.world.rank, self.config.report)
+        self.metrics.event("choice", {**chooser.settings(decision), "reason": decision.reason})
+        self._report(self.config)
 
     def submit(self, request: Request) -> Handle[Result]:
         """Starts a named collective operation; the handle gives its result. Every live rank submits the same name."""
@@ -221,7 +248,8 @@ class Runtime:
         self._steppers += 1
         factor = slow_factors(self.config.inject).get(self.world.rank, 1.0)
         metrics = self.metrics if self._steppers == 1 else NullMetrics()
-        return Stepper(self.engine, metrics, self.counters, factor, self.timeline.span)
+        on_compute = self.chooser.record if self.chooser is not None and self._steppers == 1 else None
+        return Stepper(self.engine, metrics, self.counters, factor, self.timeline.span, on_compute)
 
     def shutdown(self) -> None:
         """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""
@@ -293,6 +321,13 @@ class Runtime:
         track = "" if thread is threading.main_thread() else thread.name
         self.timeline.span(TRAINING, f"WAIT: {what}", start, end, track=track)
 
+    def _make_chooser(self, config: Config) -> Chooser:
+        """Measures this rank's links; a collective."""
+        rank, size, links = self.world.rank, self.world.size, (0.0, float("inf"))
+        if size > 1:
+            links = self.engine.call(lambda: probe(self.engine.endpoint, config.wait_timeout), "measuring the links")
+        return Chooser(config, rank, size, *links)
+
     def _report(self, config: Config, process_set: int = 0) -> None:
         ranks = self.collectives.ranks_of(process_set)
         if not config.report or self.world.rank != ranks[0]:
@@ -335,8 +370,7 @@ def init(comm: Comm = None, **settings: object) -> Runtime:
     global _current
     if _current is None:
         config = load(settings)
-        kind = find_algorithm(config.algorithm)
-        kind.validate(mixing_settings(config))
+        find_algorithm(meanwhile(config).algorithm).validate(mixing_settings(config))
         _current = Runtime(config, comm)
         exits.install(shutdown, _abort)
     return _current
@@ -355,7 +389,7 @@ def restart() -> Runtime:
     global _current
     old = current()
     shutdown()
-    _current = Runtime(old.config, old.comm)
+    _current = Runtime(old.config if old.chooser is None else old.chooser.asked, old.comm)
     return _current
 
 

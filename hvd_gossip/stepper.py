@@ -25,6 +25,7 @@ class Stepper:
         slowdown: 1, or the factor by which `--inject slow` slows this rank: the step's compute time is slept
             (slowdown - 1) times more.
         span: takes what the timeline shows: `Recorder.span`.
+        on_compute: is told how many seconds each step computed.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Stepper:
         counters: Counters,
         slowdown: float,
         span: Callable[[str, str, float, float], None],
+        on_compute: Callable[[float], None] | None = None,
     ) -> None:
         self._engine = engine
         self._metrics = metrics
         self._counters = counters
         self._slowdown = slowdown
         self._span = span
+        self._on_compute = on_compute
         self._ended: float | None = None
         self._waited = 0.0
         self.steps = 0
@@ -64,5 +67,7 @@ class Stepper:
             sample = self._counters.take_sample()
             self._metrics.step(seconds, seconds - wait, wait, self._counters, sample)
             self._span(TRAINING, "STEP", self._ended, now)
+            if self._on_compute is not None:
+                self._on_compute(seconds - wait)
         self._ended, self._waited = now, waited
         self.steps += 1

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 
 OTHER: dict[str, tuple[str, object]] = {
     "algorithm": ("adpsgd", "adpsgd"),
+    "auto_steps": ("20", 20),
     "topology": ("ring", "ring"),
     "mixing_order": ("sequential", "sequential"),
     "mixing_period": ("4", 4),
@@ -79,6 +80,7 @@ OTHER: dict[str, tuple[str, object]] = {
 
 BAD: dict[str, list[object]] = {
     "algorithm": ["adpsdg", "", 3],
+    "auto_steps": [1, "few"],
     "topology": ["rign", "no/such/file.json", "", 3, True],
     "mixing_order": ["first"],
     "mixing_period": [0, 1.5, "1.5", True],

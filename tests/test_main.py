@@ -110,7 +110,7 @@ def test_a_safe_path_stays_safe(folder: Path) -> None:
     [
         ([], "expected the path of a script, or -m and the name of a module"),
         (["-m"], "expected the path of a script"),
-        (["--algorithm", "sgd", "x.py"], "Valid: allreduce"),
+        (["--algorithm", "sgd", "x.py"], "Valid: auto, allreduce"),
         (["--algoritm", "sgp", "x.py"], "Did you mean --algorithm"),
     ],
 )

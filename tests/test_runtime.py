@@ -181,7 +181,7 @@ runtime.shutdown()
         ({"algorithm": "dpsgd", "topology": "rign"}, "ring"),
         ({"mixing_perod": 2}, "mixing_period"),
         ({"algorithm": "allreduce", "mixing_period": 2}, "no meaning"),
-        ({"algorithm": "adpsgd", "global_average_every": 2}, "no common step"),
+        ({"algorithm": "adpsgd", "global_average_every": 2}, "no meaning"),
     ],
 )
 def test_bad_settings_raise_before_mpi_starts(settings: dict[str, object], expected: str) -> None:

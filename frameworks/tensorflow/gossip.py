@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.choice.chooser import refuse_undecided
 from hvd_gossip.gradient_options import check_mixing
 from hvd_gossip.process_sets import UNKNOWN
 from hvd_gossip.runtime import Runtime
@@ -28,6 +29,7 @@ def mixes(averaging: GradientAveraging) -> bool:
         NotInitializedError: before `init()`. ValueError: the options contradict the algorithm, or the process set is not
             registered.
     """
+    refuse_undecided(runtime.current().chooser, "TensorFlow")
     algorithm = find_algorithm(runtime.current().config.algorithm)
     if averaging.process_set.process_set_id is None:
         raise ValueError(UNKNOWN)

@@ -81,6 +81,7 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
 
         result = self._hvd().step(self.param_groups, update, closure, self._hvd_synchronize)
         self._hvd_tell_schedulers()
+        self._hvd_follow_choice()
         return result
 
     step.hooked = True  # type: ignore[attr-defined]  # the wrapped class's step runs the step hooks; not twice
@@ -143,6 +144,18 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
             self._hvd_strategy.load_state_dict(self._hvd_gossip_state)
             self._hvd_gossip_state = {}
         return self._hvd_strategy
+
+    def _hvd_follow_choice(self) -> None:
+        """`--algorithm auto`: nothing of a step is under way here, so that another strategy may take over."""
+        options, now = self._hvd_options, runtime.current()
+        if options.algorithm is not None or options.op != Average or options.process_set is not global_process_set:
+            return
+        if now.chooser is not None:
+            now.choose(sum(p.nbytes for p in parameters_of(self.param_groups) if p.requires_grad))
+        if self._hvd_strategy is not None and self._hvd_strategy.algorithm != now.config.algorithm:
+            self._hvd_strategy.reset()
+            self._hvd_strategy = None  # unhooks its gradients before the next one looks at them
+            self._hvd_strategy = _make_strategy(now, options, self.param_groups)
 
     def _hvd_tell_schedulers(self) -> None:
         """Schedulers made on the wrapped optimizer would warn that it never stepped."""

@@ -31,6 +31,8 @@ from hvd_gossip.errors import ConfigError
 from hvd_gossip.setting import did_you_mean
 
 GROUP = "hvd_gossip.algorithms"
+AUTO = "auto"
+"""No algorithm: `hvd_gossip.choice` chooses one in the first steps."""
 OWN: tuple[type[Algorithm], ...] = (
     AllReduce,
     DPSGD,
@@ -86,6 +88,8 @@ def find_algorithm(name: str) -> type[Algorithm]:
     Raises:
         ConfigError: there is none; the message lists those that exist.
     """
+    if name == AUTO:
+        raise ConfigError("algorithm 'auto' chooses for a whole run: say it at init or with --algorithm, nowhere else")
     if name not in ALGORITHMS:
         hint = did_you_mean(name, ALGORITHMS)
         raise ConfigError(f"unknown algorithm {name!r}.{hint} Valid: {', '.join(sorted(ALGORITHMS))}")

@@ -13,6 +13,7 @@ import psutil
 
 from hvd_gossip import config
 from hvd_gossip.algorithms.registry import find_algorithm
+from hvd_gossip.choice.chooser import meanwhile
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.launch.agent import options
 from hvd_gossip.launch.allocation import is_allocated
@@ -180,6 +181,7 @@ def _check_settings(settings: config.Config, hosts_of_ranks: Sequence[int]) -> N
     beyond = [rank for rank in config.slow_factors(settings.inject) if rank >= np]
     if beyond:
         raise ConfigError(f"inject={settings.inject!r} slows rank {beyond[0]}, but the ranks are 0 to {np - 1}")
+    settings = meanwhile(settings)
     kind = find_algorithm(settings.algorithm)
     kind.validate(config.mixing_settings(settings))
     if kind.needs != "none" and np <= LARGEST_CHECKED:

@@ -61,6 +61,8 @@ class NullMetrics:
         consensus_distance: float | None = None,
     ) -> None: ...
 
+    def event(self, kind: str, what: Mapping[str, Any]) -> None: ...
+
     def close(self, counters: Counters) -> None: ...
 
 
@@ -112,6 +114,10 @@ class MetricsWriter:
             sums.add(step_seconds, compute_seconds, wait_seconds)
         if self._since_line.steps >= self._every or consensus_distance is not None:
             self._write_step(counters, consensus_distance)
+
+    def event(self, kind: str, what: Mapping[str, Any]) -> None:
+        """Writes a line of its own kind, JSON-able."""
+        self._writer.append({"kind": kind, "time": time.time(), "steps": self._total.steps, **what})
 
     def close(self, counters: Counters) -> None:
         """Writes what is left and the summary line. Further calls do nothing."""

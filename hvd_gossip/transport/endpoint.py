@@ -27,6 +27,8 @@ CONTROL = 1
 """Channel of the collectives' controller (requests, responses, departures)."""
 SHARING = 2
 """Channel of work-sharing requests; replies go to `SHARING + 1`."""
+PROBE = 4
+"""Channel of the messages that measure links."""
 ALGORITHM_BASE, ALGORITHM_STRIDE, ALGORITHM_LIMIT = 64, 16, 8192
 """The i-th algorithm of a process owns channels [BASE + i * STRIDE, BASE + (i + 1) * STRIDE), below LIMIT."""
 COLLECTIVE_BASE, COLLECTIVE_COUNT = 8192, 16384

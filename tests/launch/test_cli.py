@@ -86,7 +86,10 @@ def test_arguments_for_mpi_are_passed_on(plans: list[Plan]) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["-np", "2", "--algorithm", "adspgd", "sh"], r"algorithm='adspgd'.*Did you mean adpsgd.*Valid: allreduce, "),
+        (
+            ["-np", "2", "--algorithm", "adspgd", "sh"],
+            r"algorithm='adspgd'.*Did you mean adpsgd.*Valid: auto, allreduce, ",
+        ),
         (["-np", "2", "--topology", "rnig", "sh"], r"Did you mean ring.*Valid: auto, ring"),
         (
             ["-np", "2", "--algoritm", "sgp", "sh"],

@@ -23,7 +23,7 @@ def test_settings_become_variables_and_replace_them() -> None:
 
 
 def test_a_bad_setting_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Valid: allreduce"):
+    with pytest.raises(ConfigError, match="Valid: auto, allreduce"):
         rank_environment({"algorithm": "horovod"}, 1, {})
 
 

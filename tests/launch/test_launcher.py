@@ -321,7 +321,7 @@ def test_without_a_time_limit_a_slow_start_is_awaited(tmp_path: Path) -> None:
 
 
 def test_nothing_starts_with_a_wrong_setting(start: Launches) -> None:
-    with pytest.raises(ConfigError, match="Valid: allreduce"):
+    with pytest.raises(ConfigError, match="Valid: auto, allreduce"):
         start(2, "(folder / 'started').touch()", settings={"algorithm": "sgd"})
     assert not (start.folder / "started").exists()
 

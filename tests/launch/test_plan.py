@@ -68,7 +68,7 @@ def test_a_slowed_rank_must_exist(inject: str, bad: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"algorithm": "sgd"}, "Valid: allreduce"),
+        ({"algorithm": "sgd"}, "Valid: auto, allreduce"),
         ({"topology": "rinng"}, "Did you mean ring"),
         ({"algoritm": "sgp"}, "unknown setting 'algoritm'.*Did you mean algorithm"),
         ({"wire_dtype": "int8"}, "Valid: parameter, float32"),

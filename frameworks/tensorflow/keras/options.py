@@ -10,6 +10,7 @@ from hvd_gossip import runtime
 from hvd_gossip.algorithms.base import Algorithm
 from hvd_gossip.algorithms.registry import find_algorithm
 from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.choice.chooser import refuse_undecided
 from hvd_gossip.collectives import Adasum, Average
 from hvd_gossip.config import mixing_settings
 from hvd_gossip.gradient_options import check_mixing, check_passes, check_reduction
@@ -56,6 +57,7 @@ class Options:
             NotInitializedError: before `init()`. ConfigError: an unknown algorithm or setting, or one without meaning.
             ValueError: the options contradict the algorithm, or the process set is not registered.
         """
+        refuse_undecided(runtime.current().chooser, "Keras")
         config = runtime.current().config.override(dict(self.settings))
         algorithm = find_algorithm(config.algorithm)
         algorithm.validate(mixing_settings(config))
