@@ -13,7 +13,7 @@ from tests.ranks import RANKS as RANKS
 
 FOLDER = Path(__file__).parent
 MAIN = FOLDER / "rank_main.py"
-SECONDS = 170.0
+SECONDS = 350.0
 """For all checks of one launch."""
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed: pip install tensorflow-cpu"

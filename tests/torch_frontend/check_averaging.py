@@ -308,7 +308,7 @@ def check_settings_of_gossip_are_refused() -> None:
         distributed(model, mixing_period=2)
     with pytest.raises(ValueError, match="unknown setting 'mixing_priod'"):
         distributed(model, mixing_priod=2)
-    with pytest.raises(ValueError, match=r"adpsgd, allreduce"):
+    with pytest.raises(ValueError, match=r"adpsgd, .*allreduce"):
         distributed(model, algorithm="gossip")
     optimizer = distributed(model)
     with pytest.raises(ValueError, match="distributed already"):

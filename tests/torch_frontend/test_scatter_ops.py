@@ -7,8 +7,8 @@ from tests.torch_frontend.ranks import RANKS, assert_passed, checks_in
 FILE = "check_scatter_ops.py"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(320)
 @pytest.mark.parametrize("n", RANKS)
 @pytest.mark.parametrize("check", checks_in(FILE))
 def test_scatter_ops(check: str, n: int) -> None:
-    assert_passed(FILE, check, n, timeout=110)
+    assert_passed(FILE, check, n, timeout=300)

@@ -11,7 +11,7 @@ from tests.tensorflow_frontend.ranks import needs_tensorflow as needs_tensorflow
 
 FOLDER = Path(__file__).parent
 MAIN = FOLDER / "rank_main.py"
-SECONDS = 290.0
+SECONDS = 600.0
 """For all checks of one launch."""
 RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
 
