@@ -169,11 +169,13 @@ def run_with_failure(algorithm: str, fail: Any, **options: Any) -> tuple[Any, li
 
 
 def once(rank: int | None, error: Exception, at: tuple[int, int] = (1, 2)) -> Any:
-    """Fails once, on one rank or on all."""
+    """Fails once, on one rank or on all: at the same time, since who is late would hear of the others' failure first."""
     errors = [error]
 
     def fail(state: Any, epoch: int, step: int) -> None:
         if (epoch, step) == at and (rank is None or rank == hvd.rank()) and errors:
+            if rank is None:
+                hvd.barrier()
             raise errors.pop()
 
     return fail

@@ -232,6 +232,7 @@ class FailOnce(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self.model.optimizer.iterations == 3 and not self.failed:
             FailOnce.failed = True
+            hvd.barrier()  # under adpsgd one that is late would hear of the others' failure first, and fail twice
             raise HorovodInternalError("for the test")
 
 
