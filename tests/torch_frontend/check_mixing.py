@@ -59,8 +59,10 @@ def limit_of(algorithm: str, vector: torch.Tensor) -> torch.Tensor:
     return stacked[0] if ALGORITHMS[algorithm].central else stacked.mean(0)
 
 
-def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5, algorithm: str = "") -> None:
+    torch.testing.assert_close(
+        one, other, rtol=tolerance, atol=tolerance, msg=lambda text: f"{algorithm}: {text}" if algorithm else text
+    )
 
 
 def check_the_wrapper_trains_like_the_plain_optimizer_when_alone() -> None:
@@ -81,7 +83,7 @@ def check_without_updates_the_mean_stays_and_workers_agree() -> None:
         optimizer = gossip(model, algorithm, lr=0.0)
         train_until_close(model, optimizer, 0.2 * spread)
         with hvd.consensus(model):
-            close(flat(model), limit)
+            close(flat(model), limit, algorithm=algorithm)
 
 
 def check_mixing_on_the_complete_graph_is_averaging() -> None:

@@ -35,7 +35,7 @@ def check_consensus_restores_exactly() -> None:
                 if algorithm == "allreduce":
                     assert all(torch.equal(p, own[name]) for name, p in model.named_parameters())
                 elif hvd.size() > 1 and not ALGORITHMS[algorithm].central:  # the last to read that model has it already
-                    assert not torch.equal(model[0][0].weight, own["0.0.weight"])
+                    assert not torch.equal(model[0][0].weight, own["0.0.weight"]), algorithm
                 if error:
                     raise error
             assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items()), algorithm
