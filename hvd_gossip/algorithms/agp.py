@@ -254,6 +254,7 @@ class AGP(Algorithm):
         await told
         await self._lanes.exchange([], [peer], sent)
         self.context.counters.bytes_sent += self._lanes.nbytes
+        self.context.counters.exchanges += 1
         self._end()
 
     async def _receive(self, peer: int, shares: np.ndarray) -> None:

@@ -170,6 +170,7 @@ class ASGD(Algorithm):
     async def _ask_own(self, server: ParameterServer) -> None:
         rank = self.context.endpoint.rank
         self._versions[rank] = await server.own(UPDATE, self._versions[rank])
+        self.context.counters.exchanges += 1
 
     async def _ask(self, server: int, kind: int) -> None:
         endpoint, counters = self.context.endpoint, self.context.counters

@@ -16,8 +16,8 @@ from tests.torch_frontend.ranks import run_checks
 
 EPOCHS, TEST_IMAGES = 12, 360
 STEPS_AN_EXCHANGE = 4
-PATIENCE = 2.0
-"""Seconds for which a step waits for its worker's exchanges: peers may have finished."""
+PATIENCE = 8.0
+"""Seconds for which all of a worker's steps together wait for its exchanges: peers may have finished, or rest."""
 
 
 def load() -> tuple[TensorDataset, TensorDataset]:
@@ -34,15 +34,16 @@ def accuracy(model: nn.Module, data: TensorDataset) -> float:
         return float((model(data.tensors[0]).argmax(1) == data.tensors[1]).float().mean())
 
 
-def keep_exchanging(steps: int, before: int) -> None:
-    """Waits until a worker has exchanged once every few of its steps.
+def keep_exchanging(steps: int, before: int, patience: float) -> float:
+    """Waits until a worker has exchanged once every few of its steps; returns what is left of the patience, seconds.
 
     On a busy machine an asynchronous worker may compute much faster than its engine gets to run, and train alone.
     """
     counters = runtime.current().counters
-    limit = time.monotonic() + PATIENCE
+    limit = time.monotonic() + patience
     while counters.exchanges - before < steps // STEPS_AN_EXCHANGE and time.monotonic() < limit:
         time.sleep(1e-3)
+    return max(0.0, limit - time.monotonic())
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDataset, alone: bool) -> None:
@@ -50,7 +51,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDatase
     loader = DataLoader(data, batch_size=32, sampler=sampler)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     model.train()
-    steps, before = 0, runtime.current().counters.exchanges
+    steps, before, patience = 0, runtime.current().counters.exchanges, PATIENCE
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
         for images, labels in loader:
@@ -59,7 +60,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDatase
             optimizer.step()
             steps += 1
             if not alone:
-                keep_exchanging(steps, before)
+                patience = keep_exchanging(steps, before, patience)
         scheduler.step()
 
 
