@@ -293,7 +293,7 @@ class SpeedupOptions(Options):
 
     workers: tuple[int, ...] = _knob((1, 2, 4, 8, 16, 32, 64), "numbers of workers", (1, 4), _integers)
     rates: tuple[float, ...] = _knob(
-        (0.005, 0.01),
+        (0.0025, 0.005, 0.01),
         "learning rates of one worker; n take n times as much; the fastest is reported",
         (0.01,),
         _floats,

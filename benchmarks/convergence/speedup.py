@@ -82,7 +82,7 @@ def _fastest(options: SpeedupOptions, contestant: Contestant, workers: int) -> t
     """The learning rate with the fewest median steps, and the steps of all seeds."""
     tried = {
         rate: Spread.of(_steps_to_target(options, contestant, workers, rate, seed) for seed in range(options.seeds))
-        for rate in (min(rate * workers, options.highest_rate) for rate in options.rates)
+        for rate in sorted({min(rate * workers, options.highest_rate) for rate in options.rates})
     }
     rate = min(tried, key=lambda one: tried[one].median)
     return rate, tried[rate]
