@@ -169,9 +169,11 @@ def draw(report: Report) -> Figure:
     left.legend(fontsize=8)
     for row in (row for row in report.rows if row.cells[WHAT] == TRANSIENT):
         gap, steps = _figure(row, GAP), row.cells[STEPS]
-        if isinstance(steps, float):
-            right.plot([gap], [max(steps, 1.0)], "o", color=plots.BLUE)
-            right.annotate(str(row.cells[ALGORITHM]), (gap, max(steps, 1.0)), xytext=(5, 5), textcoords="offset points")
+        is_over = isinstance(steps, float)
+        height = max(_figure(row, STEPS), 1.0) if is_over else float(report.settings["transient_steps"])
+        right.plot([gap], [height], "o" if is_over else "^", color=plots.BLUE)
+        text = f"{row.cells[ALGORITHM]}" if is_over else f"{row.cells[ALGORITHM]}: {steps}"
+        right.annotate(text, (gap, height), xytext=(5, 5), textcoords="offset points")
     right.set(
         xscale="log",
         yscale="log",

@@ -51,6 +51,8 @@ def measure(options: StalenessOptions) -> Report:
             f"Links take no time; compute varies by a tenth; {options.batch} images a gradient; images in equal random shares; "
             f"the best of the learning rates {', '.join(f'{rate:g}' for rate in options.rates)}. Loss of the average of all "
             "workers' models, over all training images.",
+            "asgd applies every gradient as a whole update of the one model, the others average the workers': its rate is so "
+            "many times theirs as there are workers. staleness_aware divides an update by its age, which is about that number.",
             "Algorithms that wait for each other take few steps in that time; that, and not old gradients, is their loss.",
             missing(CONTESTANTS),
         ],
