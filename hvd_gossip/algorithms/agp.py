@@ -57,6 +57,7 @@ class AGP(Algorithm):
     default_topology = "one-peer-exponential"
     orders = ("overlap",)
     heeds = frozenset({"mixing_period", "wire_dtype", *OUTER})
+    overwritable = False
     memory = "1 x"
     good_for = "stragglers, workers of different or changing speed, directed graphs; one-way messages"
     bad_for = "results depend on timing; faster workers' data count more"

@@ -21,7 +21,7 @@ from hvd_gossip.transport.simulated import SimulatedWorld
 from hvd_gossip.transport.simulated_links import Links, exponential
 
 SETS = [(0, 2, 3), (1, 2, 4, 5), (0, 1, 2, 3, 4, 5), (5,)]
-GOSSIP = ["dpsgd", "adpsgd", "sgp"]
+GOSSIP = ["dpsgd", "adpsgd", "sgp", "osgp", "agp"]
 
 
 @dataclass

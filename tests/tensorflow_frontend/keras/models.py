@@ -92,6 +92,11 @@ def mixing_matrix(algorithm: str, number: int, **settings: Any) -> Array:
     return matrix
 
 
+def limit_of(algorithm: str) -> Weights:
+    """What workers that begin with `initial` come to without updates: the mean, or what the first rank's server begins with."""
+    return initial(0) if ALGORITHMS[algorithm].central else mean([initial(rank) for rank in range(hvd.size())])
+
+
 def everybodys(weights: Weights) -> list[Weights]:
     """All ranks' weights."""
     return hvd.allgather_object(weights)
