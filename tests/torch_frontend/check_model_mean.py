@@ -19,7 +19,8 @@ from tests.torch_frontend.ranks import run_checks
 def check_consensus_restores_exactly() -> None:
     for algorithm in ALGORITHMS:
         model = nn.Sequential(make_model(), nn.BatchNorm1d(3))
-        optimizer = gossip(model, algorithm)
+        options = {"mixing_period": 2} if algorithm == "local" else {}  # the third step leaves the workers apart
+        optimizer = gossip(model, algorithm, **options)
         for step in range(3):
             optimizer.zero_grad()
             loss_of(model, make_batch(seed=10 * step + hvd.rank())).backward()
