@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,12 +17,21 @@ from typing import Any
 
 import pytest
 
+from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.mpi import Completed, report, run_ranks
 
-WAIT_TIMEOUT = "20"
+WAIT_TIMEOUT = 20
 """Seconds after which a rank that is left alone by the others gives up."""
 RANKS = [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
 """Numbers of ranks; odd and prime ones, for assumptions about powers of two."""
+
+
+EVERY = "HVD_TEST_EVERY_ALGORITHM"
+"""Set in launches whose checks go through all algorithms, which are slow."""
+KINDS = ("allreduce", "dpsgd", "adpsgd", "sgp", "asgd", "relaysgd")
+"""One algorithm of each kind, for all other launches: none, synchronous, pairwise, push-sum, with a server, with a memory."""
+UNDER_TEST = {name: kind for name, kind in ALGORITHMS.items() if name in KINDS or os.environ.get(EVERY)}
+"""In a rank: the algorithms that checks go through. What is one algorithm's own is tested in the simulator, for all."""
 
 
 def checks_in(path: Path) -> list[str]:
@@ -29,7 +39,16 @@ def checks_in(path: Path) -> list[str]:
     return re.findall(r"^def (check_\w+)", path.read_text(), re.MULTILINE)
 
 
-def assert_passed(path: Path, check: str, n: int, timeout: float, *args: str, launcher: str = "mpirun") -> None:
+def assert_passed(
+    path: Path,
+    check: str,
+    n: int,
+    timeout: float,
+    *args: str,
+    launcher: str = "mpirun",
+    every: bool | None = None,
+    wait_timeout: int = WAIT_TIMEOUT,
+) -> None:
     """Asserts that a check passed on all of `n` ranks.
 
     Args:
@@ -37,17 +56,29 @@ def assert_passed(path: Path, check: str, n: int, timeout: float, *args: str, la
         timeout: seconds for all of the script's checks together.
         args: the script's.
         launcher: as for `run_ranks`. One rank under mpirun needs no launcher.
+        every: whether checks go through all algorithms; by default with four ranks and more.
+        wait_timeout: seconds after which a rank that is left alone by the others gives up.
     """
-    done = outcomes(path, n, timeout, args, launcher)
+    done = outcomes(path, n, timeout, args, launcher, n >= 4 if every is None else every, wait_timeout)
     for rank in range(n):
         outcome = done.results.get(rank, {}).get(check, f"did not run\n{done.stdout}\n{done.stderr}")
         assert outcome == "passed", f"rank {rank}: {outcome}"
 
 
 @functools.cache
-def outcomes(path: Path, n: int, timeout: float, args: tuple[str, ...] = (), launcher: str = "mpirun") -> Completed:
+def outcomes(
+    path: Path,
+    n: int,
+    timeout: float,
+    args: tuple[str, ...] = (),
+    launcher: str = "mpirun",
+    every: bool = False,
+    wait_timeout: int = WAIT_TIMEOUT,
+) -> Completed:
     """What each rank reported of each check. One launch for all tests of a script."""
-    environment = {"HVD_GOSSIP_WAIT_TIMEOUT": WAIT_TIMEOUT, "HVD_GOSSIP_REPORT": "0"}
+    environment = {"HVD_GOSSIP_WAIT_TIMEOUT": str(wait_timeout), "HVD_GOSSIP_REPORT": "0"}
+    if every:
+        environment[EVERY] = "1"
     launcher = "none" if n == 1 and launcher == "mpirun" else launcher
     return run_ranks(n, path, args, env=environment, timeout=timeout, launcher=launcher, check=False)
 
@@ -68,8 +99,11 @@ def run_checks(hvd: Any, checks: Mapping[str, Callable[[], None]], **settings: A
             continue
         try:
             hvd.barrier()
+            began = time.monotonic()
             check()
             results[name] = "passed"
+            # To see where a launch's time goes.
+            print(f"[{hvd.rank()}] {name}: {time.monotonic() - began:.1f} s", flush=True)
         except BaseException:
             results[name] = traceback.format_exc()
             report(results)

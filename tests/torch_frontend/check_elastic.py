@@ -13,9 +13,9 @@ from hvd_gossip.torch.elastic.state import StateHandler, get_handler_registry, s
 from torch import nn
 
 from hvd_gossip import runtime
-from hvd_gossip.algorithms.registry import ALGORITHMS
 from hvd_gossip.elastic import HostUpdateResult, notification_manager
 from hvd_gossip.errors import HostsUpdatedInterrupt
+from tests.ranks import UNDER_TEST
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -45,7 +45,7 @@ def alike(value: Any) -> bool:
 
 
 def check_a_state_restores_model_optimizer_and_objects_in_place() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         model, optimizer = make(algorithm)
         state = TorchState(model, optimizer, epoch=0, history=[])
         train_step(model, optimizer)
@@ -82,7 +82,7 @@ def check_a_step_does_not_change_what_is_saved() -> None:
 
 
 def check_sync_gives_everybody_rank_0_s_state() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         model, optimizer = make(algorithm)
         for group in optimizer.param_groups:
             group["lr"] = 0.1 * (1 + hvd.rank())
@@ -182,14 +182,14 @@ def once(rank: int | None, error: Exception, at: tuple[int, int] = (1, 2)) -> An
 
 
 def check_without_trouble_the_function_runs_once() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         state, happened = run_with_failure(algorithm, lambda *_: None)
         assert happened == ["train from 0"]
         assert state.epoch == 3
 
 
 def check_a_failure_on_all_ranks_goes_back_to_the_last_commit() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         before = runtime.current()
         state, happened = run_with_failure(algorithm, once(None, hvd.HorovodInternalError("injected")))
         assert happened == ["train from 0", "reset, epoch 1", "train from 1"]
@@ -199,7 +199,7 @@ def check_a_failure_on_all_ranks_goes_back_to_the_last_commit() -> None:
 
 def check_a_failure_on_one_rank_makes_all_begin_anew() -> None:
     """Under allreduce the next collective tells; under gossip, whose neighbours go on, the next commit, or the end."""
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         for rank in (0, hvd.size() - 1):
             state, happened = run_with_failure(algorithm, once(rank, hvd.HorovodInternalError("injected")))
             assert state.epoch == 3
@@ -210,7 +210,7 @@ def check_a_failure_on_one_rank_makes_all_begin_anew() -> None:
 
 def check_a_failure_after_the_last_commit_of_the_others() -> None:
     """Those whose function has returned already are called again."""
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         at = (2, 3)
         error = hvd.HorovodInternalError("injected")
         state, happened = run_with_failure(algorithm, once(hvd.size() - 1, error, at))
@@ -244,7 +244,7 @@ def check_a_failed_engine_is_a_failure_that_the_others_learn_of() -> None:
             while engine.failure is None:
                 time.sleep(0.001)
 
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         broken = [runtime.current()]
         state, happened = run_with_failure(algorithm, fail)
         assert state.epoch == 3
@@ -262,7 +262,7 @@ def check_changed_hosts_reset_without_going_back() -> None:
             notification_manager.handle_hosts_updated(1.0, HostUpdateResult.added)
             state.check_host_updates()
 
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         told[:] = [True]
         _, happened = run_with_failure(algorithm, update)
         assert happened == ["train from 0", "reset, epoch 2", "train from 2"]
@@ -282,7 +282,7 @@ def check_an_interrupt_between_backward_and_step() -> None:
             state.optimizer.step()
         return "trained"
 
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         interrupts.append(HostsUpdatedInterrupt())
         assert train(TorchState(*make(algorithm))) == "trained"
         assert not interrupts

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.ranks import UNDER_TEST
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -116,7 +116,7 @@ def check_options_keep_their_types() -> None:
 
 
 def check_state_of_distributed_optimizers() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         model, optimizer = trained(MAKE["adam"], steps=2, distributed=algorithm)
         optimizer.param_groups[0]["lr"] = 0.1 * (1 + hvd.rank())
         hvd.broadcast_parameters(model.state_dict(), root_rank=0)

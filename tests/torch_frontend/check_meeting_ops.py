@@ -6,7 +6,7 @@ import hvd_gossip.torch as hvd
 import pytest
 import torch
 
-from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.ranks import UNDER_TEST
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 from tests.torch_frontend.tensors import everybodys, ours, same
@@ -43,7 +43,7 @@ def check_joined_ranks_count_as_zeros() -> None:
 
 
 def check_unequal_numbers_of_batches_with_every_algorithm() -> None:
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         model = make_model()
         plain = torch.optim.SGD(model.parameters(), lr=0.1)
         optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), algorithm=algorithm)

@@ -13,10 +13,12 @@ from hvd_gossip.torch.mixing import mixing_strategies
 from torch import nn
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.limits import limit_weights
+from tests.ranks import UNDER_TEST
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
-GOSSIP = [name for name, algorithm in ALGORITHMS.items() if algorithm.averages == "parameters"]
+GOSSIP = [name for name, algorithm in UNDER_TEST.items() if algorithm.averages == "parameters"]
 SYNCHRONOUS = [name for name in GOSSIP if ALGORITHMS[name].synchronous]
 
 
@@ -54,9 +56,9 @@ def distance_to_mean(vector: torch.Tensor) -> float:
 
 
 def limit_of(algorithm: str, vector: torch.Tensor) -> torch.Tensor:
-    """What all ranks' vectors come to without updates: their mean, or what the first rank's server begins with."""
-    stacked = everybodys(vector)
-    return stacked[0] if ALGORITHMS[algorithm].central else stacked.mean(0)
+    """What all ranks' vectors come to without updates."""
+    weights = torch.tensor(limit_weights(algorithm, hvd.size()), dtype=vector.dtype)
+    return torch.tensordot(weights, everybodys(vector), 1)
 
 
 def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5, algorithm: str = "") -> None:
@@ -68,7 +70,7 @@ def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5, algor
 def check_the_wrapper_trains_like_the_plain_optimizer_when_alone() -> None:
     if hvd.size() > 1:
         return
-    for algorithm in (name for name, kind in ALGORITHMS.items() if kind.is_wrapped_alone):
+    for algorithm in (name for name, kind in UNDER_TEST.items() if kind.is_wrapped_alone):
         model, plain = make_model(), make_model()
         train(model, gossip(model, algorithm), 5)
         train(plain, torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9), 5)

@@ -10,7 +10,7 @@ import hvd_gossip.torch as hvd
 import pytest
 import torch
 
-from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.ranks import UNDER_TEST
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 from tests.torch_frontend.tensors import everybodys, ours, rows_of, same
@@ -152,7 +152,7 @@ def check_who_is_outside_is_told() -> None:
     with pytest.raises(ValueError, match="has not been registered"):
         hvd.allgather(ours(3), process_set=hvd.ProcessSet([0]))
     plain = torch.optim.SGD(make_model().parameters(), lr=0.1)
-    for algorithm in ALGORITHMS:
+    for algorithm in UNDER_TEST:
         with pytest.raises(ValueError, match="has not been registered"):
             hvd.DistributedOptimizer(plain, process_set=hvd.ProcessSet([0]), algorithm=algorithm)
 
@@ -195,7 +195,7 @@ def check_optimizers_train_in_their_set() -> None:
 def check_who_is_outside_of_an_optimizers_set_steps_by_itself() -> None:
     parity()
     first = _sets.get("even", hvd.global_process_set) if hvd.size() < 3 else hvd.add_process_set([0])
-    for algorithm, kind in ALGORITHMS.items():
+    for algorithm, kind in UNDER_TEST.items():
         if first.included() and not kind.is_wrapped_alone:
             continue  # the set is one rank, which has the algorithm's own momentum
         model, plain = make_model(), make_model()
@@ -216,7 +216,7 @@ def check_optimizers_keep_their_set_when_they_are_copied() -> None:
 
 
 def check_gossip_in_a_set() -> None:
-    for algorithm, kind in ALGORITHMS.items():
+    for algorithm, kind in UNDER_TEST.items():
         if kind.averages != "parameters":
             continue
         model = make_model()

@@ -12,8 +12,10 @@ from hvd_gossip.tensorflow.arrays import Array
 
 from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.limits import limit_weights
+from tests.ranks import UNDER_TEST
 
-GOSSIP = [name for name, algorithm in ALGORITHMS.items() if algorithm.averages == "parameters"]
+GOSSIP = [name for name, algorithm in UNDER_TEST.items() if algorithm.averages == "parameters"]
 SYNCHRONOUS = [name for name in GOSSIP if ALGORITHMS[name].synchronous]
 FEATURES, OUTPUTS, ROWS = 4, 3, 8
 Weights = list[Array]
@@ -93,8 +95,8 @@ def mixing_matrix(algorithm: str, number: int, **settings: Any) -> Array:
 
 
 def limit_of(algorithm: str) -> Weights:
-    """What workers that begin with `initial` come to without updates: the mean, or what the first rank's server begins with."""
-    return initial(0) if ALGORITHMS[algorithm].central else mean([initial(rank) for rank in range(hvd.size())])
+    """What workers that begin with `initial` come to without updates."""
+    return total([initial(rank) for rank in range(hvd.size())], limit_weights(algorithm, hvd.size()))
 
 
 def everybodys(weights: Weights) -> list[Weights]:
