@@ -84,7 +84,7 @@ class Config(MixingSettings):
         Registered("hvd_gossip.algorithms.registry", "ALGORITHMS", "auto"),
         ALGORITHM,
         "How replicas are kept together: allreduce is Horovod's way, every other one is gossip between neighbours; auto measures "
-        "and chooses (PyTorch).",
+        "and chooses.",
     )
     auto_steps: int = declare(
         10,

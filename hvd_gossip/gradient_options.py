@@ -32,6 +32,11 @@ def check_reduction(op: int, gradient_predivide_factor: float, process_set: Proc
         raise NotImplementedError("Adasum does not support non-global process sets yet.")
 
 
+def follows_choice(op: int, process_set: ProcessSet, algorithm: object = None) -> bool:
+    """Whether `--algorithm auto` decides for an optimizer that was given these, rather than leaves it as it is."""
+    return algorithm is None and op == Average and process_set is global_process_set
+
+
 def reduction_fields(op: int, gradient_predivide_factor: float) -> dict[str, Any]:
     """A request's fields: gradients are divided by the factor before the sum, and multiplied by it / size after it."""
     return {

@@ -74,7 +74,8 @@ class Runtime:
         self._attachments = Attachments(self.submit)
         self._departing: list[Handle[None]] = []
         self._departed: list[Algorithm] = []
-        self._steppers = 0
+        self._recording: Stepper | None = None
+        self._replaced: Stepper | None = None
         self._comm = comm
         self.engine = Engine(
             self._connect, spin=config.spin_us * 1e-6, backoff_max=config.backoff_max_us * 1e-6, limits=_limits(config)
@@ -112,6 +113,8 @@ class Runtime:
         self.config = self.config.override(chooser.settings(decision))
         print_report(describe(decision, matrix), self.world.rank, self.config.report)
         self.metrics.event("choice", {**chooser.settings(decision), "reason": decision.reason})
+        if find_algorithm(self.config.algorithm).averages != "gradients":
+            self._replaced = self._recording  # by the stepper of what mixes from here on
         self._report(self.config)
 
     def submit(self, request: Request) -> Handle[Result]:
@@ -244,12 +247,17 @@ class Runtime:
         return fitting if process_set == 0 else Placed(fitting, ranks)
 
     def stepper(self) -> Stepper:
-        """A new accountant of steps, for an optimizer whose gradients the collectives average."""
-        self._steppers += 1
+        """A new accountant of steps, for an optimizer whose gradients the collectives average. The first one's steps are
+        recorded; after a choice of gossip those of the next one."""
+        if self._replaced is not None:
+            self._recording, self._replaced = self._replaced.successor(), None
+            return self._recording
         factor = slow_factors(self.config.inject).get(self.world.rank, 1.0)
-        metrics = self.metrics if self._steppers == 1 else NullMetrics()
-        on_compute = self.chooser.record if self.chooser is not None and self._steppers == 1 else None
-        return Stepper(self.engine, metrics, self.counters, factor, self.timeline.span, on_compute)
+        metrics = self.metrics if self._recording is None else NullMetrics()
+        on_compute = None if self.chooser is None else self.chooser.record
+        stepper = Stepper(self.engine, metrics, self.counters, factor, self.timeline.span, on_compute)
+        self._recording = self._recording or stepper
+        return stepper
 
     def shutdown(self) -> None:
         """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""

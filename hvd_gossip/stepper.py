@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -54,6 +55,12 @@ class Stepper:
         result = update()
         self._record()
         return result
+
+    def successor(self) -> Stepper:
+        """A stepper that goes on after this one's last step, and records in its place."""
+        other = copy.copy(self)
+        self._metrics = NullMetrics()
+        return other
 
     def _inject(self) -> None:
         if self._slowdown > 1.0 and self._ended is not None:

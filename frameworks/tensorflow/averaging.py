@@ -69,10 +69,9 @@ class GradientAveraging:
         Raises:
             ValueError: types that cannot be communicated, or a process set that is not registered.
         """
-        if self.sparse_as_dense:
-            gradients = [tf.convert_to_tensor(one) if is_sparse(one) else one for one in gradients]
+        gradients = self.prepared(gradients)
         if self.alone:
-            return list(gradients)
+            return gradients
         present = [place for place, gradient in enumerate(gradients) if gradient is not None]
         dense = [place for place in present if not is_sparse(gradients[place])]
         bundles = [*self._bundles(dense, variables), *([place] for place in present if place not in dense)]
@@ -83,6 +82,10 @@ class GradientAveraging:
             for place, result in zip(bundle, results, strict=True):
                 reduced[place] = result
         return reduced
+
+    def prepared(self, gradients: Gradients) -> list[Any]:
+        """The gradients as they travel: with `sparse_as_dense` all of them dense."""
+        return [tf.convert_to_tensor(one) if self.sparse_as_dense and is_sparse(one) else one for one in gradients]
 
     def _bundles(self, dense: Sequence[int], variables: Sequence[Any]) -> list[list[int]]:
         """The dense gradients that travel together, by their places; all of them unless groups were asked for."""

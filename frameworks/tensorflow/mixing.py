@@ -15,7 +15,9 @@ from typing import Any
 import tensorflow as tf
 
 from hvd_gossip import runtime
+from hvd_gossip.algorithms.registry import find_algorithm
 from hvd_gossip.basics import ProcessSet, global_process_set, process_set_id
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.runtime import Runtime
 from hvd_gossip.worker import Worker
 
@@ -183,7 +185,18 @@ class ParameterMixing:
         return [bare(variable).assign(value) for variable, value in zip(self.variables, values, strict=True)]
 
     def _attach(self, now: Runtime, before: Sequence[Array]) -> bool:
-        """Begins to mix; returns whether with these values: one that mixed before may have brought in its last exchange."""
+        """Begins to mix; returns whether with these values: one that mixed before may have brought in its last exchange.
+
+        Raises:
+            ConfigError: the runtime has begun anew since these variables' step was traced, with an algorithm that averages
+                gradients.
+        """
+        algorithm = now.config.override(self._settings).algorithm
+        if find_algorithm(algorithm).averages == "gradients":
+            raise ConfigError(
+                f"algorithm {algorithm!r} averages gradients, but this training step was traced when gossip was in force: "
+                "trace it anew, with Keras by model.compile()"
+            )
         values = dict(zip((id(bare(variable)) for variable in self.variables), before, strict=True))
         replaced = [other for other in mixing_strategies() if self._ids & other._ids]
         for other in replaced:

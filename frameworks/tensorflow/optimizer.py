@@ -6,14 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from hvd_gossip import runtime
 from hvd_gossip.basics import ProcessSet, global_process_set
+from hvd_gossip.choice.chooser import refuse_undecided
 from hvd_gossip.collectives import Adasum, Average
 from hvd_gossip.gradient_options import choose_groups
 
 from .adasum import AdasumOfDeltas
 from .averaging import GradientAveraging, Groups
 from .compression import Compression, Compressor
-from .gossip import mixes
+from .gossip import mixes, undecided
 from .meter import Meter
 from .v1_optimizers import AveragingOptimizer, MixingOptimizer
 
@@ -64,7 +66,8 @@ def DistributedOptimizer(
 
     Raises:
         NotInitializedError: before `init()`. ValueError, NotImplementedError: options that contradict each other or the
-        algorithm, or something else than an optimizer.
+        algorithm, or something else than an optimizer. ConfigError: algorithm `auto`, not decided yet, and an optimizer of
+        tf.compat.v1.
     """
     groups = choose_groups(groups, num_groups)
     if op == Adasum and average_aggregated_gradients:
@@ -96,6 +99,8 @@ def DistributedOptimizer(
     averaging = GradientAveraging(
         own, compression, sparse_as_dense, op, gradient_predivide_factor, groups, process_set, Meter()
     )
+    if undecided(averaging):
+        refuse_undecided(runtime.current().chooser, "optimizers of tf.compat.v1")
     if mixes(averaging):
         options = (backward_passes_per_step, average_aggregated_gradients, scale_local_gradients)
         return MixingOptimizer(optimizer, own, use_locking, averaging, *options)

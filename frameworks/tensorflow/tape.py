@@ -14,7 +14,7 @@ from hvd_gossip.gradient_options import choose_groups
 from .api import public
 from .averaging import GradientAveraging, Groups
 from .compression import Compression, Compressor
-from .gossip import TapeMixings, mixes
+from .gossip import TapeMixings, mixes, undecided
 from .local import LocalVariables, variables_of
 from .meter import Meter
 
@@ -29,6 +29,7 @@ class DistributedTapeMixin(tf.GradientTape):  # type: ignore[misc]
     _hvd_averaging: GradientAveraging
     _hvd_local: LocalVariables
     _hvd_mixes: bool
+    _hvd_undecided: bool
 
     def register_local_source(self, source: Any) -> None:
         """This source's gradient stays local: it is not reduced, only scaled."""
@@ -51,15 +52,19 @@ class DistributedTapeMixin(tf.GradientTape):  # type: ignore[misc]
         gradients = super().gradient(target, sources, output_gradients, unconnected_gradients)
         flat = tf.nest.flatten(sources)
 
-        if self._hvd_mixes:
-            shared = [source for source in flat if not self._hvd_local.holds(source)]
-            _mixings.step(shared, self._hvd_averaging)
+        def mix(chosen: Any, of: Any) -> list[Any]:
+            _mixings.step(of, self._hvd_averaging)
+            return list(chosen)
 
-        def reduce(chosen: Any, of: Any) -> list[Any]:
-            if self._hvd_mixes:
-                return list(chosen)
+        def average(chosen: Any, of: Any) -> list[Any]:
             return self._hvd_averaging(chosen, [None] * len(chosen) if use_generic_names else of)
 
+        def follow(chosen: Any, of: Any) -> list[Any]:
+            given, choice = self._hvd_averaging.prepared(chosen), _mixings.choice(of, self._hvd_averaging)
+            choice.follow(given)
+            return choice.reduce(given, lambda: mix(given, of), lambda: average(given, of))
+
+        reduce = follow if self._hvd_undecided else mix if self._hvd_mixes else average
         reduced = self._hvd_local.reduce_others(reduce, tf.nest.flatten(gradients), flat)
         return tf.nest.pack_sequence_as(sources, reduced)
 
@@ -83,7 +88,8 @@ def DistributedGradientTape(
 
     Under a gossip algorithm gradients stay local, and `gradient()` mixes the variables among its sources with neighbours' ones:
     x(k+1) = sum_j W_ij x_j(k) - lr g(x_i(k)), where the optimizer does what comes after the minus sign. A step's update is
-    what was done to the variables since the last call of `gradient()` for the same ones.
+    what was done to the variables since the last call of `gradient()` for the same ones. With `auto` gradients are averaged
+    until it is decided.
 
     Args:
         gradtape: a `tf.GradientTape`, before, while or after it records. What the result records the tape records.
@@ -119,6 +125,7 @@ def DistributedGradientTape(
     tape.__dict__ = vars(gradtape)  # one state: what one of the two records, the other has recorded
     tape._hvd_averaging = averaging
     tape._hvd_mixes = mixing
+    tape._hvd_undecided = undecided(averaging)
     tape._hvd_local = LocalVariables(process_set, scale_local_gradients)
     return tape
 

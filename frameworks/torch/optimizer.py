@@ -20,6 +20,7 @@ from hvd_gossip import runtime
 from hvd_gossip.algorithms.registry import find_algorithm
 from hvd_gossip.basics import ProcessSet, global_process_set
 from hvd_gossip.collectives import Adasum, Average
+from hvd_gossip.gradient_options import follows_choice
 from hvd_gossip.process_sets import UNKNOWN
 from hvd_gossip.runtime import Runtime
 
@@ -148,7 +149,7 @@ class DistributedOptimizerMixin(torch.optim.Optimizer):
     def _hvd_follow_choice(self) -> None:
         """`--algorithm auto`: nothing of a step is under way here, so that another strategy may take over."""
         options, now = self._hvd_options, runtime.current()
-        if options.algorithm is not None or options.op != Average or options.process_set is not global_process_set:
+        if not follows_choice(options.op, options.process_set, options.algorithm):
             return
         if now.chooser is not None:
             now.choose(sum(p.nbytes for p in parameters_of(self.param_groups) if p.requires_grad))

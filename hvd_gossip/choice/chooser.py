@@ -46,8 +46,9 @@ class Chooser:
         return len(self._compute) >= self.asked.auto_steps
 
     def record(self, compute_seconds: float) -> None:
-        """One step's time less its waiting."""
-        self._compute.append(compute_seconds)
+        """One step's time less its waiting; more steps than are asked for change nothing."""
+        if not self.ready:
+            self._compute.append(compute_seconds)
 
     def measured(self, nbytes: int) -> np.ndarray:
         """(size, 5), float64: this rank's row, zeros in the others; the sum over the ranks is what `decide` takes."""
@@ -100,7 +101,7 @@ def describe(decision: Decision, matrix: np.ndarray) -> str:
     return render(table)
 
 
-def refuse_undecided(chooser: Chooser | None, framework: str) -> None:
+def refuse_undecided(chooser: Chooser | None, what: str) -> None:
     """For what cannot change its algorithm in the middle of a run.
 
     Raises:
@@ -108,5 +109,5 @@ def refuse_undecided(chooser: Chooser | None, framework: str) -> None:
     """
     if chooser is not None:
         raise ConfigError(
-            f"algorithm 'auto' is not there for {framework}: name one, hvd-gossip-run --list-algorithms lists them"
+            f"algorithm 'auto' is not there for {what}: name one, hvd-gossip-run --list-algorithms lists them"
         )

@@ -13,9 +13,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvd_gossip import runtime
 from hvd_gossip.basics import ProcessSet, global_process_set
 from hvd_gossip.collectives import Average
 from hvd_gossip.gradient_options import choose_groups
+from hvd_gossip.runtime import Runtime
 
 from ..aggregation import GradientAggregation
 from ..api import public
@@ -23,7 +25,7 @@ from ..averaging import Groups
 from ..compression import Compression, Compressor
 from ..local import LocalVariables, variables_of
 from .options import Options, options_of
-from .strategy import Averaging, Mixing, make_strategy
+from .strategy import Strategy, make_strategy
 
 LEGACY = (
     "this is an optimizer of Keras 2 (TF_USE_LEGACY_KERAS), which hvd-gossip does not distribute: unset "
@@ -50,7 +52,8 @@ class DistributedKerasOptimizer(keras.optimizers.Optimizer):  # type: ignore[mis
         self._hvd_local = LocalVariables(options.process_set, options.scale_local_gradients)
         passes, average = options.backward_passes_per_step, options.average_aggregated_gradients
         self._hvd_aggregation = GradientAggregation(passes, average, options.sparse_as_dense) if passes != 1 else None
-        self._hvd_strategy: Averaging | Mixing | None = None
+        self._hvd_strategy: Strategy | None = None
+        self._hvd_runtime: Runtime | None = None
         self._hvd_state: dict[str, Any] = {}
         self.inner_optimizer = inner_optimizer
 
@@ -66,13 +69,13 @@ class DistributedKerasOptimizer(keras.optimizers.Optimizer):  # type: ignore[mis
 
     def gossip_state_dict(self) -> dict[str, Any]:
         """What a checkpoint of this rank needs beside the model and the optimizer, a push-sum weight say; may be empty."""
-        strategy = self._hvd_strategy
-        return strategy.mixing.state_dict() if isinstance(strategy, Mixing) else dict(self._hvd_state)
+        mixing = None if self._hvd_strategy is None else self._hvd_strategy.mixing
+        return dict(self._hvd_state) if mixing is None else mixing.state_dict()
 
     def load_gossip_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what `gossip_state_dict()` gave."""
         self._hvd_state = dict(state)
-        if isinstance(self._hvd_strategy, Mixing):
+        if self._hvd_strategy is not None and self._hvd_strategy.mixing is not None:
             self._hvd_strategy.mixing.load_state_dict(state)
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -121,8 +124,7 @@ class DistributedKerasOptimizer(keras.optimizers.Optimizer):  # type: ignore[mis
 
     def agree(self, finite: Any) -> Any:
         """Whether this rank's gradients are finite, or if they are to be averaged everybody's; a scalar tensor."""
-        strategy = self._hvd()
-        return strategy.agree(finite) if isinstance(strategy, Averaging) else finite
+        return self._hvd().agree(finite)
 
     def stateless_apply(self, optimizer_variables: Any, grads: Any, trainable_variables: Any) -> Any:
         """Not supported: what is exchanged is state."""
@@ -208,13 +210,14 @@ class DistributedKerasOptimizer(keras.optimizers.Optimizer):  # type: ignore[mis
         with tf.init_scope():
             self.build(list(variables))
 
-    def _hvd(self) -> Averaging | Mixing:
-        """The strategy; the first step makes it."""
-        if self._hvd_strategy is None:
+    def _hvd(self) -> Strategy:
+        """The strategy; the first step makes it, and the first that is traced after `shutdown()` and `init()` makes a new one."""
+        now = runtime.current()
+        if self._hvd_strategy is None or self._hvd_runtime is not now:
             strategy = make_strategy(self.name, self._hvd_options, self._hvd_local, self._trainable_variables)
-            if isinstance(strategy, Mixing):
-                strategy.mixing.load_state_dict(self._hvd_state)
-            self._hvd_strategy = strategy
+            if strategy.mixing is not None:
+                strategy.mixing.load_state_dict(self.gossip_state_dict())
+            self._hvd_strategy, self._hvd_runtime = strategy, now
         return self._hvd_strategy
 
     def _hvd_count(self) -> None:

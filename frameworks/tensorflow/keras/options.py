@@ -10,10 +10,9 @@ from hvd_gossip import runtime
 from hvd_gossip.algorithms.base import Algorithm
 from hvd_gossip.algorithms.registry import find_algorithm
 from hvd_gossip.basics import ProcessSet, global_process_set
-from hvd_gossip.choice.chooser import refuse_undecided
 from hvd_gossip.collectives import Adasum, Average
 from hvd_gossip.config import mixing_settings
-from hvd_gossip.gradient_options import check_mixing, check_passes, check_reduction
+from hvd_gossip.gradient_options import check_mixing, check_passes, check_reduction, follows_choice
 from hvd_gossip.process_sets import UNKNOWN, registered
 
 from ..averaging import Groups, check_groups
@@ -50,14 +49,18 @@ class Options:
         check_passes(self.backward_passes_per_step)
         check_groups(self.groups)
 
+    @property
+    def follows_choice(self) -> bool:
+        """Whether `--algorithm auto` decides for the optimizer."""
+        return follows_choice(self.op, self.process_set, self.settings.get("algorithm"))
+
     def algorithm(self) -> type[Algorithm]:
-        """The algorithm that these options ask for, under the configuration in force.
+        """The algorithm that these options ask for, under the configuration in force: with `auto` that until it is decided.
 
         Raises:
             NotInitializedError: before `init()`. ConfigError: an unknown algorithm or setting, or one without meaning.
             ValueError: the options contradict the algorithm, or the process set is not registered.
         """
-        refuse_undecided(runtime.current().chooser, "Keras")
         config = runtime.current().config.override(dict(self.settings))
         algorithm = find_algorithm(config.algorithm)
         algorithm.validate(mixing_settings(config))

@@ -1,0 +1,36 @@
+"""Runs under `--algorithm auto` inside of a launch of checks, with a straggler for which gossip is worth it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import hvd_gossip.tensorflow as hvd
+
+from hvd_gossip import runtime
+
+AUTO_STEPS = 4
+AVERAGED = AUTO_STEPS + 1
+"""Steps that are averaged: the first one has no beginning, and so is not measured."""
+
+
+@contextmanager
+def automatic(**settings: object) -> Iterator[None]:
+    """Inside, a new runtime says `auto`, and rank 1 takes four times as long for each step as it computes."""
+    hvd.shutdown()
+    hvd.init(**{"algorithm": "auto", "auto_steps": AUTO_STEPS, "inject": "slow=1:4", **settings})
+    try:
+        yield
+    finally:
+        hvd.shutdown()
+        hvd.init(process_sets="dynamic")
+
+
+def in_force() -> str:
+    """The algorithm."""
+    return runtime.current().config.algorithm
+
+
+def chosen() -> str:
+    """What is in force once it is decided in these runs."""
+    return "allreduce" if hvd.size() == 1 else "adpsgd"
