@@ -24,4 +24,5 @@ def limit_weights(algorithm: str, n: int) -> NDArray[np.float64]:
         for rank in range(n):
             beyond = [workers_beyond(tree, rank, peer) for peer in tree.in_weights(rank, 0) if peer != rank]
             weights[rank] += sum((n - there - 1) * there for there in beyond) / n
-    return weights / weights.sum()
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares

@@ -58,7 +58,8 @@ def distance_to_mean(vector: torch.Tensor) -> float:
 def limit_of(algorithm: str, vector: torch.Tensor) -> torch.Tensor:
     """What all ranks' vectors come to without updates."""
     weights = torch.tensor(limit_weights(algorithm, hvd.size()), dtype=vector.dtype)
-    return torch.tensordot(weights, everybodys(vector), 1)
+    limit: torch.Tensor = torch.tensordot(weights, everybodys(vector), 1)
+    return limit
 
 
 def close(one: torch.Tensor, other: torch.Tensor, tolerance: float = 1e-5, algorithm: str = "") -> None:
