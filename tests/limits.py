@@ -10,6 +10,12 @@ from hvd_gossip.algorithms.relaysgd import workers_beyond
 from hvd_gossip.topology.registry import make_topology
 
 
+def mean_moves(algorithm: str, n: int) -> bool:
+    """Whether the mean of `n` workers moves while they come together: it is the limit only when they are there,
+    and without a pause on the way, after which what is relayed begins anew."""
+    return algorithm == "relaysgd" and n > 2
+
+
 def limit_weights(algorithm: str, n: int) -> NDArray[np.float64]:
     """How much each of `n` workers' first model counts in the model that all come to. Shape (n,), sums to 1.
 

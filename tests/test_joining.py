@@ -25,7 +25,7 @@ def total(rt, x, name):
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("ranks", [3, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5))])
 @pytest.mark.parametrize("algorithm", GOSSIP)
 def test_epochs_of_different_lengths(algorithm: str, ranks: int) -> None:
     """Horovod's #832: each epoch somebody has most of the data; the mean over all stands still, joined or not."""

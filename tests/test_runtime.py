@@ -30,7 +30,7 @@ def total(rt, x, name):
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("ranks", [2, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))])
 @pytest.mark.parametrize("algorithm", GOSSIP)
 def test_the_mean_of_real_parameters_stands_still_and_workers_agree(algorithm: str, ranks: int) -> None:
     """Invariants mass and consensus over MPI: at least 30 steps without updates, of uneven times (under AD-PSGD, whose

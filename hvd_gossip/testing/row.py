@@ -29,6 +29,7 @@ class Row:
         is_wrapped_alone: whether one worker does what the wrapped optimizer does, bit by bit; if not, what `iterates` says.
         heals: whether a worker whose parameters are not finite gets the mean of the others'.
         comes_to_consensus: whether without updates all workers end at the mean of where they began.
+        variant: whether another row has this algorithm's usual settings; tests of many examples are then marked `slow`.
     """
 
     algorithm: str
@@ -42,6 +43,7 @@ class Row:
     is_wrapped_alone: bool = True
     heals: bool = False
     comes_to_consensus: bool = True
+    variant: bool = False
 
     @property
     def kind(self) -> type[Algorithm]:

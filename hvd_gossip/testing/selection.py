@@ -54,5 +54,9 @@ def _parametrized(test: Test, rows: list[Row]) -> Test:
     def run(*args: Any, **options: Any) -> None:
         test(*args, **options)
 
-    parametrized: Test = pytest.mark.parametrize("row", rows, ids=str)(run)
+    examples = hasattr(test, "hypothesis")
+    params = [
+        pytest.param(row, marks=[pytest.mark.slow] if row.variant and examples else [], id=str(row)) for row in rows
+    ]
+    parametrized: Test = pytest.mark.parametrize("row", params)(run)
     return parametrized

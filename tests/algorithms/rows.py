@@ -15,11 +15,11 @@ from tests.algorithms import equations, equations_outer, equations_skewed
 OVERLAP, SEQUENTIAL = {"mixing_order": "overlap"}, {"mixing_order": "sequential"}
 
 
-def choco(compressor: str, consensus_step: float, more: Mapping[str, Any] = OVERLAP) -> Row:
+def choco(compressor: str, consensus_step: float, more: Mapping[str, Any] = OVERLAP, variant: bool = True) -> Row:
     """A row of ChocoSGD."""
     iterates = equations.choco_sequential if more == SEQUENTIAL else equations.choco_overlap
     settings = {"compressor": compressor, "consensus_step": consensus_step, **more}
-    return Row("choco", settings, iterates=iterates)
+    return Row("choco", settings, iterates=iterates, variant=variant)
 
 
 def relaysgd(settings: Mapping[str, Any]) -> Row:
@@ -34,6 +34,7 @@ def relaysgd(settings: Mapping[str, Any]) -> Row:
         steps=300,  # what is on its way has a share in every update: the mean moves by less
         keeps_mass=False,
         comes_to_consensus=False,
+        variant=settings != OVERLAP,
     )
 
 
@@ -41,19 +42,31 @@ ALLREDUCE = Row("allreduce", iterates=equations.allreduce)
 ROWS = [
     Row("dpsgd", OVERLAP, iterates=equations.dpsgd_overlap),
     Row("dpsgd", SEQUENTIAL, iterates=equations.dpsgd_sequential),
-    Row("dpsgd", {"mixing_period": 3}, iterates=equations.dpsgd_overlap),
-    Row("dpsgd", {"global_average_every": 4}, iterates=equations.dpsgd_overlap),
+    Row("dpsgd", {"mixing_period": 3}, iterates=equations.dpsgd_overlap, variant=True),
+    Row("dpsgd", {"global_average_every": 4}, iterates=equations.dpsgd_overlap, variant=True),
     Row("adpsgd"),
     Row("acid"),
     Row("sgp", OVERLAP, random_topology=random_directed_rounds, iterates=equations.sgp_overlap),
-    Row("sgp", SEQUENTIAL, random_topology=random_directed_rounds, iterates=equations.sgp_sequential),
-    Row("sgp", {"mixing_period": 3}, random_topology=random_directed_rounds, iterates=equations.sgp_overlap),
+    Row("sgp", SEQUENTIAL, random_topology=random_directed_rounds, iterates=equations.sgp_sequential, variant=True),
+    Row(
+        "sgp",
+        {"mixing_period": 3},
+        random_topology=random_directed_rounds,
+        iterates=equations.sgp_overlap,
+        variant=True,
+    ),
     Row("sgp", {"global_average_every": 4}, random_topology=random_directed_rounds, iterates=equations.sgp_overlap),
     Row("osgp", {"tau": 2}, random_topology=random_directed_rounds, iterates=equations.osgp),
-    Row("osgp", {"tau": 3, "mixing_period": 2}, random_topology=random_directed_rounds, iterates=equations.osgp),
+    Row(
+        "osgp",
+        {"tau": 3, "mixing_period": 2},
+        random_topology=random_directed_rounds,
+        iterates=equations.osgp,
+        variant=True,
+    ),
     Row("agp", random_topology=random_directed_rounds),
     Row("asgd", keeps_mass=False, comes_to_consensus=False),
-    Row("asgd", {"mixing_order": "overlap"}, keeps_mass=False, comes_to_consensus=False),
+    Row("asgd", {"mixing_order": "overlap"}, keeps_mass=False, comes_to_consensus=False, variant=True),
     Row("asysg-incon", keeps_mass=False, comes_to_consensus=False),
     Row("d2", iterates=equations_skewed.d2),
     Row("gradient-tracking", iterates=equations_skewed.gradient_tracking),
@@ -68,8 +81,15 @@ ROWS = [
         is_wrapped_alone=False,
         heals=True,
     ),
-    Row("adpsgd", {"outer": "slowmo", "outer_every": 3}, keeps_mass=False, is_wrapped_alone=False, heals=True),
-    choco("top-k", 0.5),
+    Row(
+        "adpsgd",
+        {"outer": "slowmo", "outer_every": 3},
+        keeps_mass=False,
+        is_wrapped_alone=False,
+        heals=True,
+        variant=True,
+    ),
+    choco("top-k", 0.5, variant=False),
     choco("sign", 0.5, SEQUENTIAL),
     choco("random-k", 0.6, {"mixing_period": 2}),
     relaysgd(OVERLAP),

@@ -88,5 +88,8 @@ def test_sets_mix_among_themselves(name: str, seed: int) -> None:
     for number, ranks in enumerate(SETS):
         values = np.stack([np.random.default_rng((number, rank)).standard_normal(6) for rank in ranks])
         after = np.stack([results[rank][number] for rank in ranks])
-        np.testing.assert_allclose(after.mean(axis=0), values.mean(axis=0), rtol=0, atol=1e-12)
-        assert np.abs(after - after.mean(axis=0)).max() < 0.05
+        apart = np.abs(after - after.mean(axis=0)).max()
+        assert apart < 0.05
+        # What push-sum keeps is the mean by its weights, which lies among the workers as the plain one does.
+        tolerance = 1e-12 + (apart if name in ("osgp", "agp") else 0.0)
+        np.testing.assert_allclose(after.mean(axis=0), values.mean(axis=0), rtol=0, atol=tolerance)

@@ -42,7 +42,7 @@ def test_mnist_learns_with_every_algorithm(algorithm: str) -> None:
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--use-adasum",),
+        pytest.param(("--use-adasum",), marks=pytest.mark.slow),
         ("--fp16-allreduce", "--gradient-predivide-factor", "2"),
         pytest.param(("--use-mixed-precision",), marks=pytest.mark.slow),
     ],
@@ -69,6 +69,7 @@ def test_elastic_mnist_runs_with_every_algorithm(algorithm: str) -> None:
     assert last_figure("epoch 8: test accuracy", done) > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_resnet_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     arguments = (*SMALL_NET, "--batches-per-allreduce", "2", "--checkpoint-format", str(tmp_path / "{epoch}.pt"))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests import ranks
-from tests.ranks import RANKS as RANKS
 
 FOLDER = Path(__file__).parent
 MAIN = FOLDER / "rank_main.py"
+RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))]
 SECONDS = 350.0
 """For all checks of one launch."""
 needs_tensorflow = pytest.mark.skipif(

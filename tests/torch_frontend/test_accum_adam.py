@@ -110,7 +110,7 @@ def test_what_it_does_not_take() -> None:
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [2, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("check", checks_in("check_accum_adam.py"))
 def test_under_distributed_optimizer(check: str, n: int) -> None:
     assert_passed("check_accum_adam.py", check, n, timeout=300)

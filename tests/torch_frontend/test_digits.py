@@ -15,9 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "torch_digits.py"
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(
-    "n", [1, 2, 3, pytest.param(4, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 5))])
 def test_every_algorithm_learns_the_digits(n: int) -> None:
     assert_passed("check_digits.py", "check_every_algorithm_learns_the_digits", n, timeout=180)
 

@@ -165,6 +165,7 @@ def test_estimates_come_to_the_data_sets_statistics_from_one_class_batches() -> 
     assert plain.running_var.item() < 0.05 * whole
 
 
+@pytest.mark.slow
 def test_the_tracked_gradient_is_that_of_the_full_loss() -> None:
     """Frozen parameters: on average over one-class batches, the gradient is the one of the loss over all data at once."""
     generator = torch.Generator().manual_seed(0)

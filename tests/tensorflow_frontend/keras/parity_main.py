@@ -1,4 +1,4 @@
-"""In a rank: the same training in PyTorch and in Keras, under every synchronous algorithm; reports the largest differences."""
+"""In a rank: the same training in PyTorch and in Keras, under the synchronous algorithms; reports the largest differences."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import keras
 import numpy as np
 import torch
 
-from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.mpi import report
+from tests.ranks import UNDER_TEST
 
 STEPS, ROWS, WIDTHS = 50, 8, (6, 16, 3)
 ALIKE: dict[str, dict[str, Any]] = {"choco": {"compressor": "identity"}}
@@ -29,7 +29,7 @@ MORE: dict[str, dict[str, Any]] = {
 
 def compared() -> dict[str, dict[str, Any]]:
     """Settings by name: all synchronous algorithms, in every order that they know."""
-    synchronous = {name: algorithm for name, algorithm in ALGORITHMS.items() if algorithm.synchronous}
+    synchronous = {name: algorithm for name, algorithm in UNDER_TEST.items() if algorithm.synchronous}
     chosen = {
         f"{name}, {order}": {"algorithm": name, "mixing_order": order, **ALIKE.get(name, {})}
         for name, algorithm in synchronous.items()
