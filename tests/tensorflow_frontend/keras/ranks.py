@@ -14,8 +14,8 @@ MAIN = FOLDER / "rank_main.py"
 SECONDS = 600.0
 """For all checks of one launch."""
 WAIT_TIMEOUT = 75
-"""Seconds. TensorFlow may take 60 to clear a data set away, with Python's lock held: the thread that tunes the pipeline sleeps up
-to that long, and may miss that it is to end."""
+"""Seconds. After many `fit`, the main thread was seen to stand for 40 in TensorFlow's destructor of a data set's iterator, with
+Python's lock held; its tuning thread, which may sleep for up to 60, is the likely reason."""
 RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
 
 
