@@ -19,9 +19,9 @@ def checks_in(file: str) -> list[str]:
     return ranks.checks_in(FOLDER / file)
 
 
-def assert_passed(file: str, check: str, n: int, timeout: float = 55.0) -> None:
+def assert_passed(file: str, check: str, n: int, timeout: float = 55.0, every: bool | None = None) -> None:
     """Asserts that a check passed on all of `n` ranks."""
-    ranks.assert_passed(FOLDER / file, check, n, timeout)
+    ranks.assert_passed(FOLDER / file, check, n, timeout, every=every)
 
 
 def outcomes(file: str, n: int, timeout: float) -> Completed:

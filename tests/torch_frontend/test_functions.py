@@ -8,7 +8,9 @@ FILE = "check_functions.py"
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
+@pytest.mark.parametrize(
+    ("n", "every"), [(3, False), *(pytest.param(n, True, marks=pytest.mark.slow) for n in (1, 2, 3))]
+)
 @pytest.mark.parametrize("check", checks_in(FILE))
-def test_functions(check: str, n: int) -> None:
-    assert_passed(FILE, check, n, timeout=300)
+def test_functions(check: str, n: int, every: bool) -> None:
+    assert_passed(FILE, check, n, timeout=300, every=every)

@@ -8,7 +8,7 @@ FILE = "check_wrapper.py"
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("n", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("n", "every"), [(2, False), *(pytest.param(n, True, marks=pytest.mark.slow) for n in (1, 2))])
 @pytest.mark.parametrize("check", checks_in(FILE))
-def test_wrapper(check: str, n: int) -> None:
-    assert_passed(FILE, check, n, timeout=300)
+def test_wrapper(check: str, n: int, every: bool) -> None:
+    assert_passed(FILE, check, n, timeout=300, every=every)
