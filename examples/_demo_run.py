@@ -51,7 +51,7 @@ class Plan:
     workers: int = 4
     slow_worker: int = 3
     slowdown: float = 10.0
-    epochs: int = 30
+    epochs: int = 15
     seed: int = 0
     timeout: float = 180.0
     framework: str = "torch"

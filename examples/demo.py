@@ -31,7 +31,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--framework", choices=tuple(SCRIPTS), default="torch")
     parser.add_argument("--workers", type=int, default=4, help="processes; the last one is the slow one (default 4)")
     parser.add_argument("--slowdown", type=float, default=10.0, help="of the slow worker's steps (default 10)")
-    parser.add_argument("--epochs", type=int, default=30, help="default 30")
+    parser.add_argument("--epochs", type=int, default=15, help="default 15")
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--output", type=Path, default=Path("demo-results"), help="default demo-results")
     args = parser.parse_args(arguments)

@@ -172,6 +172,14 @@ def test_command_is_shown_without_the_paths_of_this_machine() -> None:
     assert str(Path(sys.executable).parent) not in text
 
 
+def test_two_cores_have_the_batches_of_both_runs_done_in_time() -> None:
+    """3 minutes less 50 s in which processes start; 45 ms is a batch of 30 images on a core of 2026-11-27."""
+    plan = Plan("allreduce", Path(), epochs=demo.parse_arguments([]).epochs)
+    batches = plan.epochs * TRAINING_IMAGES / 30
+    one_after_another = batches / plan.workers * plan.slowdown  # allreduce: all wait for the straggler's
+    assert (one_after_another + batches / 2) * 0.045 < 180 - 50
+
+
 def test_fair_share_is_full_speed_workers_part() -> None:
     assert fair_share(Plan("allreduce", Path(), epochs=2)) == TRAINING_IMAGES / 2
     assert fair_share(Plan("adpsgd", Path(), epochs=31)) == pytest.approx(TRAINING_IMAGES * 10)
