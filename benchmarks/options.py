@@ -72,6 +72,21 @@ class OverheadOptions(Options):
 
 
 @dataclass(frozen=True)
+class GpuOptions(Options):
+    """What a step on a GPU costs beside its compute."""
+
+    ranks: int = _knob(2, "number of ranks, of one machine")
+    megabytes: float = _knob(67.0, "parameters, 10^6 bytes", 17.0)
+    batch: int = _knob(4096, "rows in a batch", 256)
+    algorithms: tuple[str, ...] = _knob(
+        ("allreduce", "dpsgd", "sgp", "adpsgd"), "algorithms to measure", ("allreduce", "adpsgd"), _words
+    )
+    steps: int = _knob(30, "measured steps of a block", 4)
+    warm_up: int = _knob(5, "discarded steps before them", 2)
+    repetitions: int = _knob(5, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 2)
+
+
+@dataclass(frozen=True)
 class CollectivesOptions(Options):
     """Our allreduce beside MPI's and gloo's."""
 

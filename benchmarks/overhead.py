@@ -43,19 +43,19 @@ def measure(options: OverheadOptions) -> Report:
 
 
 def _row(algorithm: str, ranks: list[list[Record]]) -> Row:
-    step, compute = (_blocks(ranks, algorithm, kind, "step_seconds") for kind in ("distributed", "plain"))
+    step, compute = (mean_blocks(ranks, algorithm, kind, "step_seconds") for kind in ("distributed", "plain"))
     cells: dict[str, Cell] = {
         ALGORITHM: algorithm,
         STEP: step * 1e3,
         COMPUTE: compute * 1e3,
         RATIO: step / compute,
-        WAITED: _blocks(ranks, algorithm, "distributed", "waited_share") * 100,
-        CPU: _blocks(ranks, algorithm, "distributed", "cpu_share") * 100,
+        WAITED: mean_blocks(ranks, algorithm, "distributed", "waited_share") * 100,
+        CPU: mean_blocks(ranks, algorithm, "distributed", "cpu_share") * 100,
     }
     return Row(cells, {} if algorithm == BASELINE else {RATIO: Target(LIMIT), WAITED: Target(WAITED_LIMIT)})
 
 
-def _blocks(ranks: list[list[Record]], algorithm: str, kind: str, what: str) -> Spread:
+def mean_blocks(ranks: list[list[Record]], algorithm: str, kind: str, what: str) -> Spread:
     """By repetition, the mean over ranks."""
     blocks = zip(*ranks, strict=True)
     chosen = (block for block in blocks if (block[0]["algorithm"], block[0]["kind"]) == (algorithm, kind))

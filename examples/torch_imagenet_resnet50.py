@@ -157,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(hvd.local_rank())
+        torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())  # they share, if there are fewer
     args.device = torch.device("cuda" if cuda else "cpu")
 
     train_set: Any

@@ -120,7 +120,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.cuda = not args.no_cuda and torch.cuda.is_available()
     if args.cuda:
-        torch.cuda.set_device(hvd.local_rank())
+        torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())  # they share, if there are fewer
     args.device = torch.device("cuda" if args.cuda else "cpu")
     args.half = torch.float16 if args.cuda else torch.bfloat16
 

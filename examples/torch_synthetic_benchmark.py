@@ -37,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(hvd.local_rank())
+        torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())  # they share, if there are fewer
     device = torch.device("cuda" if cuda else "cpu")
     model = ResNet(args.depth, width=args.width, small=args.image_size < 64).to(device)
     scale = 1 if args.use_adasum else hvd.size()

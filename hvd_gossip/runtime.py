@@ -17,7 +17,7 @@ from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import AUTO, find_algorithm, make_algorithm
 from hvd_gossip.attachments import Attachments
-from hvd_gossip.buffers.cuda import is_cuda_aware, space_of
+from hvd_gossip.buffers.cuda import device_space, is_cuda_aware, space_of
 from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.choice.chooser import Chooser, describe, meanwhile
 from hvd_gossip.choice.probe import probe
@@ -172,7 +172,7 @@ class Runtime:
         algorithm = make_algorithm(kind, context)
         worker = Worker(self.engine, algorithm, self.stepper())
         self.workers.append(worker)
-        self.engine.call(_coroutine(algorithm.start), "starting the algorithm")
+        worker.call(_coroutine(algorithm.start), "starting the algorithm")
         if process_set or any(name in overrides for name in ("algorithm", "topology")):
             self._report(config, process_set)
         return worker
@@ -302,7 +302,7 @@ class Runtime:
             on_stall=log.warning,
             trace=self.timeline.trace if self.timeline.enabled else None,
             wait_timeout=config.wait_timeout,
-            space_of=lambda arrays: space_of(arrays, self.cuda_aware),
+            space_of=lambda arrays: device_space(arrays[0].device.id, self.cuda_aware),
         )
         self.sharing = WorkSharing(self.engine.endpoint, self.engine.post, wait_timeout=config.wait_timeout)
         self.collectives.start()

@@ -39,12 +39,25 @@ class Worker:
         """
         return self._stepper.step(lambda: self._drive(update))
 
+    def call(self, start: Callable[[], Any], what: str) -> None:
+        """Has the engine run `start()`, after all that this thread has enqueued on a device, and before all that it will."""
+        space = self.replica.space
+        space.updated()
+
+        def begin() -> Any:
+            space.bind()
+            return start()
+
+        self._engine.call(begin, what)
+        space.follow()
+
     def _drive(self, update: Callable[[], R]) -> R:
+        self.replica.space.follow()
         steps = self.algorithm.step(update)
         try:
             while True:
                 wait = next(steps)
-                self._engine.call(functools.partial(_run, wait), f"{self.algorithm.name} step")
+                self.call(functools.partial(_run, wait), f"{self.algorithm.name} step")
         except StopIteration as stop:
             result: R = stop.value
             return result
@@ -74,12 +87,12 @@ class Worker:
 
     def pause(self) -> None:
         """Ends the exchange under way and folds in what it brought. A collective; `resume` follows, or the departure."""
-        self._engine.call(self.algorithm.pause, "pausing the exchanges")
+        self.call(self.algorithm.pause, "pausing the exchanges")
         self.algorithm.settle()
 
     def resume(self) -> None:
         """Goes on after `pause`. A collective."""
-        self._engine.call(self.algorithm.resume, "going on with the exchanges")
+        self.call(self.algorithm.resume, "going on with the exchanges")
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -93,16 +106,18 @@ class Worker:
 
     def state_dict(self) -> dict[str, Any]:
         """The algorithm's own state beside the parameters."""
+        self.replica.space.follow()
         return self.algorithm.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.algorithm.load_state_dict(state)
+        self.replica.space.updated()
 
     def _enter(self) -> None:
-        self._engine.call(self.algorithm.pause, "pausing the exchanges")
+        self.call(self.algorithm.pause, "pausing the exchanges")
         self.replica.hold()
         self.algorithm.preview()
-        self._engine.call(lambda: self.algorithm.average(self._name("mean")), "the exact average")
+        self.call(lambda: self.algorithm.average(self._name("mean")), "the exact average")
 
     def _leave(self) -> None:
         self.replica.release()
@@ -110,7 +125,7 @@ class Worker:
 
     def _average(self, arrays: list[np.ndarray], what: str) -> None:
         average = self.algorithm.context.exact_average
-        self._engine.call(lambda: _run(lambda: average(self._name(what), arrays)), "the exact average")
+        self.call(lambda: _run(lambda: average(self._name(what), arrays)), "the exact average")
 
     def _name(self, what: str) -> str:
         return f"worker.{self.algorithm.context.channel}.{what}.{self.algorithm.phase}"

@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 import torch
 
+from hvd_gossip.buffers.cuda import borrowed_stream
+
 Array = Any
 """A NumPy or CuPy array."""
 
@@ -117,7 +119,7 @@ def ordered(device: torch.device) -> AbstractContextManager[object]:
     cupy = _cupy()
     stack = contextlib.ExitStack()
     stack.enter_context(cupy.cuda.Device(device.index))
-    stack.enter_context(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device.index))
+    stack.enter_context(borrowed_stream(cupy, torch.cuda.current_stream(device).cuda_stream, device.index))
     return stack
 
 

@@ -218,8 +218,9 @@ def _through_output(x: Tensor, upstream: Tensor, scale: Tensor, step: _Step) -> 
     """(r w d, sum d x', sum d): BatchNorm's own kernel, as in evaluation."""
     if not x.numel():
         return torch.zeros_like(x), torch.zeros_like(scale), torch.zeros_like(scale)
+    unsaved = step.mean.new_empty(0)  # as in evaluation; CUDA's kernels refuse None
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
-        upstream, x, scale, step.mean, step.variance, None, None, False, step.layer.eps, [True, True, True]
+        upstream, x, scale, step.mean, step.variance, unsaved, unsaved, False, step.layer.eps, [True, True, True]
     )
     return gradients
 

@@ -52,11 +52,13 @@ class ParameterMixing(Strategy):
             return self._worker.step(lambda: update(closure))
 
     def state_dict(self) -> dict[str, Any]:
-        return self._worker.state_dict()
+        with self._ordered():
+            return self._worker.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if state:
-            self._worker.load_state_dict(dict(state))
+            with self._ordered():
+                self._worker.load_state_dict(dict(state))
 
     @property
     def active(self) -> bool:

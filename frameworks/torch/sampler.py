@@ -55,5 +55,5 @@ class WorkSharingSampler(SharedEpochs, Sampler[int]):
         """The order of a shuffled epoch: DistributedSampler's."""
         generator = torch.Generator()
         generator.manual_seed(self.seed + self.epoch)
-        order: npt.NDArray[np.int64] = torch.randperm(self.length, generator=generator).numpy()
+        order: npt.NDArray[np.int64] = torch.randperm(self.length, generator=generator, device="cpu").numpy()
         return order

@@ -54,8 +54,14 @@ class Space(Protocol):
     def computing(self) -> Any:
         """Context for the engine's arithmetic outside of a chunk's lock."""
 
+    def bind(self) -> None:
+        """Engine's thread: all of its arithmetic from now on is about this device, in order."""
+
     def updated(self) -> None:
         """Training thread: what it enqueued so far comes before what the engine enqueues from now on."""
+
+    def follow(self) -> None:
+        """Training thread: what the engine enqueued so far comes before what this thread enqueues from now on."""
 
     def publish(self, value: Array, wire: Array) -> None:
         """wire <- value, converted to the wire's type; complete once `settled`."""
@@ -86,8 +92,10 @@ class HostSpace:
     def computing(self) -> Any:
         return nullcontext()
 
-    def updated(self) -> None:
+    def bind(self) -> None:
         """Host memory has no queue."""
+
+    updated = follow = bind
 
     def publish(self, value: Array, wire: Array) -> None:
         with np.errstate(over="ignore"):  # a value beyond the wire type's range becomes infinite and is refused there

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from hvd_gossip.buffers.space import Space
+from hvd_gossip.buffers.cuda import CudaSpace
 from hvd_gossip.collectives import entries as stream
 from hvd_gossip.collectives import wire
 from hvd_gossip.collectives.cache import ResponseCache
@@ -67,7 +67,7 @@ class Collectives:
         wait_timeout: float = 1800.0,
         eager_bytes: int = EAGER_BYTES,
         chunk_bytes: int = TransferOptions.chunk_bytes,
-        space_of: Callable[[Sequence[Array]], Space] = TransferOptions.space_of,
+        space_of: Callable[[Sequence[Array]], CudaSpace] = TransferOptions.space_of,
     ) -> None:
         self._endpoint = endpoint
         self._rank = endpoint.rank

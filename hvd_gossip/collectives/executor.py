@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
-from hvd_gossip.buffers.cuda import space_of
-from hvd_gossip.buffers.space import Space
+from hvd_gossip.buffers.cuda import CudaSpace, device_space
 from hvd_gossip.collectives.adasum import AdasumAllreduce
 from hvd_gossip.collectives.broadcast import tree_broadcast
 from hvd_gossip.collectives.exchange import alltoall, exchange_counts, reduce_scatter
@@ -84,8 +82,8 @@ class Operation:
             part.future.set_error(error)
 
 
-def _staged(arrays: Sequence[Array]) -> Space:
-    return space_of(arrays, cuda_aware=False)
+def _staged(arrays: Sequence[Array]) -> CudaSpace:
+    return device_space(arrays[0].device.id, direct=False)
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class TransferOptions:
 
     wait_timeout: float = 1800.0
     chunk_bytes: int = CHUNK_BYTES
-    space_of: Callable[[Sequence[Array]], Space] = _staged
+    space_of: Callable[[Sequence[Array]], CudaSpace] = _staged
 
 
 class Executor:
@@ -203,9 +201,7 @@ class Executor:
         transfer = Transfer(self._endpoint, operation.ranks, operation.channel, self._options.chunk_bytes, memory)
         for part in operation.parts:
             if part.request.ready is not None:
-                await self._endpoint.poll(
-                    partial(_is_done, part.request.ready), "the device to finish what was submitted"
-                )
+                await memory.reached(part.request.ready)
                 operation.ready = self._endpoint.now()
         outputs = await _ALGORITHMS[operation.parts[0].signature.kind](transfer, operation)
         await memory.settled()
@@ -218,10 +214,6 @@ class Executor:
         if device not in self._devices:
             self._devices[device] = DeviceMemory(self._endpoint, array, self._options.space_of([array]))
         return self._devices[device]
-
-
-def _is_done(event: Any) -> bool:
-    return bool(event.done)
 
 
 async def _allreduce(transfer: Transfer, operation: Operation) -> list[Array]:
@@ -244,7 +236,7 @@ async def _reducescatter(transfer: Transfer, operation: Operation) -> list[Array
     operation.sizes = even_rows(array.shape[0], len(operation.ranks))
     row = array.shape[1:]
     lengths = [rows * prod(row) for rows in operation.sizes]
-    output = transfer.memory.empty(lengths[transfer.position], array.dtype)
+    output = _result(transfer.memory, operation.parts[0], lengths[transfer.position])
     reduction = reduction_of(operation.parts[0].signature, array, operation.count)
     await reduce_scatter(transfer, array.reshape(-1), output, lengths, reduction)
     return [output.reshape(operation.sizes[transfer.position], *row)]
@@ -257,7 +249,7 @@ async def _alltoall(transfer: Transfer, operation: Operation) -> list[Array]:
     operation.sizes = received
     row = array.shape[1:]
     given, taken = ([rows * prod(row) for rows in some] for some in (splits, received))
-    output = transfer.memory.empty(sum(taken), array.dtype)
+    output = _result(transfer.memory, operation.parts[0], sum(taken))
     await alltoall(transfer, array.reshape(-1), output, given, taken)
     return [output.reshape(sum(received), *row)]
 
@@ -266,7 +258,7 @@ async def _allgather(transfer: Transfer, operation: Operation) -> list[Array]:
     array = _array(operation.parts[0])
     row = array.shape[1:]
     lengths = [size * prod(row) for size in operation.sizes]
-    output = transfer.memory.empty(sum(lengths), array.dtype)
+    output = _result(transfer.memory, operation.parts[0], sum(lengths))
     await ring_allgather(transfer, array.reshape(-1), output, lengths)
     return [output.reshape(sum(operation.sizes), *row)]
 
@@ -301,4 +293,9 @@ def _output(memory: Memory, part: Part) -> Array:
     array = _array(part)
     if part.request.output is not None:
         return part.request.output
-    return memory.empty(array.size, array.dtype).reshape(array.shape)
+    return _result(memory, part, array.size).reshape(array.shape)
+
+
+def _result(memory: Memory, part: Part, length: int) -> Array:
+    """A new array of the part's type."""
+    return memory.empty_for(part.request.stream, length, _array(part).dtype)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from hvd_gossip.buffers.arrays import module_of
-from hvd_gossip.buffers.space import Space
+from hvd_gossip.buffers.cuda import CudaSpace
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.endpoint import Array, Endpoint
 
@@ -32,6 +32,12 @@ class Memory(Protocol):
 
     def empty(self, length: int, dtype: np.dtype[Any]) -> Array:
         """A chunk buffer."""
+
+    def empty_for(self, stream: Any, length: int, dtype: np.dtype[Any]) -> Array:
+        """An array for a result, to be used and freed on the stream of whoever submitted (`Request.stream`)."""
+
+    def reached(self, event: Any) -> Awaitable[None]:
+        """Done when what an event stands for has happened (`Request.ready`)."""
 
     def settled(self) -> Awaitable[None]:
         """Done when all that was computed so far has happened."""
@@ -57,6 +63,12 @@ class HostMemory:
     def empty(self, length: int, dtype: np.dtype[Any]) -> Array:
         return np.empty(length, dtype)
 
+    def empty_for(self, stream: Any, length: int, dtype: np.dtype[Any]) -> Array:
+        return np.empty(length, dtype)
+
+    def reached(self, event: Any) -> Awaitable[None]:
+        return _DONE
+
     def settled(self) -> Awaitable[None]:
         return _DONE
 
@@ -80,7 +92,7 @@ class DeviceMemory:
 
     on_device = True
 
-    def __init__(self, endpoint: Endpoint, like: Array, space: Space) -> None:
+    def __init__(self, endpoint: Endpoint, like: Array, space: CudaSpace) -> None:
         self._endpoint = endpoint
         self._module = module_of(like)
         self._space = space
@@ -92,6 +104,12 @@ class DeviceMemory:
     def empty(self, length: int, dtype: np.dtype[Any]) -> Array:
         with self.computing():
             return self._module.empty(length, dtype)
+
+    def empty_for(self, stream: Any, length: int, dtype: np.dtype[Any]) -> Array:
+        return self._space.empty_for(stream, length, dtype)
+
+    def reached(self, event: Any) -> Awaitable[None]:
+        return self._space.reached(event, self._endpoint)
 
     def settled(self) -> Awaitable[None]:
         return self._space.settled(self._endpoint)

@@ -104,7 +104,8 @@ class Request:
         dtype_name: the elements' type if `array` only carries their bits ("bfloat16" in an array of uint16).
         group: requests of one group are answered together, or not at all; with their number, `group_size`.
         splits: for alltoall: rows for each member of the process set, in its order; (): as many for each.
-        ready: for a CuPy array, an event of the stream that was current when the request was made: it is waited for.
+        stream: for a CuPy array, the stream that was current when the request was made: its result is for use there.
+        ready: an event recorded there then: it is waited for.
 
     Raises:
         ValueError: the request cannot be carried out, whatever the other ranks ask for.
@@ -124,6 +125,7 @@ class Request:
     group: str = ""
     group_size: int = 0
     splits: tuple[int, ...] = ()
+    stream: Any = field(init=False, default=None, repr=False, compare=False)
     ready: Any = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -182,7 +184,8 @@ class Request:
             )
         dtype = self._check_dtype(array.dtype)
         if is_on_device(array):
-            self.ready = module_of(array).cuda.get_current_stream().record()
+            self.stream = module_of(array).cuda.get_current_stream()
+            self.ready = self.stream.record()
         if array.dtype != dtype:
             self.array = array.view(dtype)
         if self.kind in OF_UNKNOWN_LENGTH:
@@ -213,7 +216,8 @@ class Request:
         if not alike or type(output) is not type(self.array):
             wanted = f"a {type(self.array).__name__} of {dtype} and shape {self.array.shape}"
             raise self._error(f"output must be {wanted}, not {output.dtype} of shape {output.shape}")
-        if not output.flags.c_contiguous or not output.flags.writeable:
+        writeable = getattr(output.flags, "writeable", True)  # CuPy's arrays all are
+        if not output.flags.c_contiguous or not writeable:
             raise self._error("output must be C-contiguous and writeable")
         return output if output.dtype == dtype else output.view(dtype)
 

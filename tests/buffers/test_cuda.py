@@ -6,10 +6,9 @@ holds the wrong bytes. What only a device can show is listed in docs/gpu-status.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from hvd_gossip.buffers.cuda import CudaSpace, is_cuda_aware
 from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.transport.simulated import SimulatedWorld
+from hvd_gossip.worker import Worker
 
 
 class Event:
@@ -64,6 +64,9 @@ class Stream:
     def record(self) -> Event:
         return Event(self)
 
+    def use(self) -> None:
+        Stream.current = self
+
     def __enter__(self) -> Stream:
         self._outer = Stream.current
         Stream.current = self
@@ -85,19 +88,41 @@ class DeviceArray(np.ndarray):
         np.copyto(self, array)
 
 
+class Borrowed:
+    """A stream that is there already."""
+
+    def __init__(self, pointer: int, device: int) -> None: ...
+
+
+class Device:
+    used: list[int]
+    """Devices that a thread was bound to."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def use(self) -> None:
+        self.used.append(self.number)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 @pytest.fixture
 def cupy() -> Any:
-    @contextmanager
-    def device(number: int) -> Iterator[None]:
-        assert number == 0
-        yield
+    class ExternalStream(Borrowed, Stream):
+        def __new__(cls) -> Any:
+            return training
 
-    training = Stream()
+    training = Stream.__new__(ExternalStream)
+    Stream.__init__(training)
     Stream.current = training
+    Device.used = []
     cuda = SimpleNamespace(
-        Device=device,
+        Device=Device,
         Stream=Stream,
-        ExternalStream=lambda pointer, device: training,
+        ExternalStream=ExternalStream,
         alloc_pinned_memory=lambda size: bytearray(size),
     )
     return SimpleNamespace(
@@ -143,6 +168,23 @@ def test_the_engine_works_after_the_training_threads_last_update(cupy: Any) -> N
     assert log == ["optimizer", "engine"]
 
 
+def test_the_training_thread_works_after_what_the_engine_has_enqueued(cupy: Any) -> None:
+    space = CudaSpace(0, False, lambda: 1234, xp=cupy)
+    log: list[str] = []
+    with space.computing():
+        Stream.current.enqueue(lambda: log.append("engine"))
+    space.follow()
+    cupy.training.enqueue(lambda: log.append("forward"))
+    cupy.training.synchronize()
+    assert log == ["engine", "forward"]
+
+
+def test_arithmetic_of_a_bound_thread_is_on_the_engines_stream(cupy: Any) -> None:
+    space = CudaSpace(0, False, xp=cupy)
+    space.bind()
+    assert Stream.current is space._stream
+
+
 def test_each_side_waits_for_the_others_last_use_of_a_chunk(cupy: Any) -> None:
     space = CudaSpace(0, False, lambda: 0, xp=cupy)
     (chunk,) = Replica([np.zeros(4, np.float32).view(DeviceArray)], space=space).chunks
@@ -154,6 +196,39 @@ def test_each_side_waits_for_the_others_last_use_of_a_chunk(cupy: Any) -> None:
     with space.engine(chunk):
         pass
     assert cupy.training in [event.stream for event in engine.waited]
+
+
+def test_the_engine_is_ordered_with_the_training_thread_around_a_call(cupy: Any) -> None:
+    """A mean taken for an evaluation: the copy that the engine averages, and the mean that the training thread reads."""
+    log: list[str] = []
+    space = CudaSpace(0, False, lambda: 0, xp=cupy)
+    engine = SimpleNamespace(call=lambda start, what: start())
+    context = SimpleNamespace(replica=Replica([np.zeros(4, np.float32).view(DeviceArray)], space=space))
+    worker = Worker(cast(Any, engine), cast(Any, SimpleNamespace(context=context)), cast(Any, None))
+    cupy.training.enqueue(lambda: log.append("hold"))
+    worker.call(lambda: Stream.current.enqueue(lambda: log.append("average")), "averaging")
+    Stream.current = cupy.training
+    cupy.training.enqueue(lambda: log.append("read"))
+    cupy.training.synchronize()
+    assert log == ["hold", "average", "read"]
+
+
+def test_the_engines_thread_is_bound_to_its_device_and_the_training_thread_is_not(cupy: Any) -> None:
+    """CUDA makes a context, hundreds of megabytes, on the device that is current; and a script has its own."""
+    space = CudaSpace(3, False, lambda: 0, xp=cupy)
+    wire = space.wire(4, np.dtype(np.float32))
+    (chunk,) = Replica([np.zeros(4, np.float32).view(DeviceArray)], space=space).chunks
+    with space.training(chunk):
+        space.updated()
+    assert Device.used == []
+    for act in (
+        lambda: space.engine(chunk).__enter__(),
+        lambda: space.publish(chunk.x, wire),
+        lambda: space.settled(SimulatedWorld(1).endpoints[0]),
+    ):
+        Device.used = []
+        act()
+        assert Device.used == [3]
 
 
 @pytest.mark.parametrize("direct", [True, False])

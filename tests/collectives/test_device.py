@@ -7,8 +7,7 @@ in docs/gpu-status.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +15,6 @@ import numpy as np
 import pytest
 
 from hvd_gossip.buffers.cuda import CudaSpace
-from hvd_gossip.buffers.space import Space
 from hvd_gossip.collectives import Adasum, Average, Collectives, ReduceOp, Request, Result, Sum
 from hvd_gossip.collectives.adasum import adasum_all
 from hvd_gossip.collectives.memory import DeviceMemory, is_on_device
@@ -64,6 +62,9 @@ class Stream:
 
     def record(self) -> Event:
         return Event(self)
+
+    def use(self) -> None:
+        """The simulation's one thread is nobody's alone."""
 
     def __enter__(self) -> Stream:
         self._outer.append(Stream.current)
@@ -148,15 +149,20 @@ def empty(length: int, dtype: Any) -> DeviceArray:
     return np.full(length, 77).astype(dtype).view(DeviceArray)
 
 
-@contextmanager
-def device(number: int) -> Iterator[None]:
-    assert number == 0
-    yield
+class Device:
+    def __init__(self, number: int) -> None:
+        assert number == 0
+
+    def use(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 CUPY = SimpleNamespace(
     cuda=SimpleNamespace(
-        Device=device,
+        Device=Device,
         Stream=Stream,
         alloc_pinned_memory=lambda size: bytearray(b"\xee" * size),
         get_current_stream=None,
@@ -178,7 +184,7 @@ def training_stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
 
 
 def make(size: int, direct: bool, seed: int = 0, **options: Any) -> Cluster:
-    def space_of(_: Sequence[Any]) -> Space:
+    def space_of(_: Sequence[Any]) -> CudaSpace:
         return CudaSpace(0, direct, xp=CUPY)
 
     return Cluster(size, seed, space_of=space_of, chunk_bytes=256, **options)
@@ -331,6 +337,33 @@ def test_results_are_complete_when_they_are_given(direct: bool) -> None:
 
     cluster.run(main)
     assert seen == [True, True]
+
+
+@both
+@pytest.mark.parametrize("kind", ["allgather", "reducescatter", "alltoall"])
+def test_results_lie_where_the_framework_has_read_all_that_lay_there_before(
+    direct: bool, kind: str, training_stream: Stream
+) -> None:
+    """A result is freed as soon as its user has enqueued its last use, and its memory goes to the next one."""
+    memory, made = np.full(2000, -1.0, np.float32), []
+
+    def again(length: int, dtype: Any) -> Any:
+        if Stream.current is training_stream:
+            made.append(length)
+            return memory[:length].view(DeviceArray)
+        return empty(length, dtype)
+
+    seen: list[np.ndarray] = []
+    array = on_device(np.ones((4, 50)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CUPY, "empty", again)
+        cluster = make(1, direct)
+        request = Request("x", kind, array)
+        training_stream.enqueue(lambda: seen.append(memory.copy()))  # the last use of what lay there
+        cluster.run(lambda _, collectives: collectives.submit(request))
+    assert made == [200]
+    assert (seen[0] == -1).all()
+    assert (memory[:200] == 1).all()
 
 
 def test_staging_buffers_are_used_again() -> None:

@@ -146,7 +146,7 @@ def gradients_flow_through_the_use_of_results(f: TorchFramework) -> None:
     x = ours(f, 3).requires_grad_()
     function: Callable[[Any], Any] = f.hvd.allreduce
     (function(x * x) * 2).sum().backward()
-    close(x.grad.numpy(), 2 * 2 * numbers(f.hvd.rank(), 3))
+    close(f.numpy(x.grad), 2 * 2 * numbers(f.hvd.rank(), 3))
 
 
 @CASES.add()

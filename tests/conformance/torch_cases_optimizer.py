@@ -11,6 +11,7 @@ from torch import nn
 from tests.conformance.case import Cases, close, raises
 from tests.conformance.torch_framework import TorchFramework
 from tests.conformance.torch_training import RATE, alone, assert_alike, batch, loss_of, make_model, wrap
+from tests.torch_device import DEVICE
 
 CASES = Cases()
 
@@ -37,7 +38,7 @@ def replicas_that_began_alike_stay_alike_to_the_last_bit(f: TorchFramework) -> N
         optimizer.zero_grad()
         loss_of(model, batch(f.hvd.rank(), step)).backward()
         optimizer.step()
-    mine = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+    mine = b"".join(f.numpy(parameter).tobytes() for parameter in model.parameters())
     assert len(set(f.hvd.allgather_object(mine))) == 1
 
 
@@ -96,7 +97,7 @@ def step_without_a_backward_pass_changes_nothing(f: TorchFramework) -> None:
     expected = make_model()
     loss_of(expected, batch(0)).backward()
     for parameter, wanted in zip(model.parameters(), expected.parameters(), strict=True):
-        close(parameter.detach().numpy(), (wanted - RATE / f.hvd.size() * wanted.grad).detach().numpy())
+        close(f.numpy(parameter), f.numpy(wanted - RATE / f.hvd.size() * wanted.grad))
 
 
 @CASES.add(averages=True)
@@ -197,9 +198,9 @@ def parameters_that_some_ranks_did_not_use_count_as_zero(f: TorchFramework) -> N
     optimizer = wrap(f, model)
     model(torch.ones(1, 2), both=f.hvd.rank() == 0).sum().backward()
     optimizer.step()
-    close(model.always.weight.detach().numpy(), [[1 - RATE] * 2])
-    close(model.sometimes.weight.detach().numpy(), [[1 - RATE / f.hvd.size()] * 2])
-    close(model.never.weight.detach().numpy(), [[1.0, 1.0]])
+    close(f.numpy(model.always.weight), [[1 - RATE] * 2])
+    close(f.numpy(model.sometimes.weight), [[1 - RATE / f.hvd.size()] * 2])
+    close(f.numpy(model.never.weight), [[1.0, 1.0]])
 
 
 @CASES.add()
@@ -234,7 +235,7 @@ def gradients_are_scaled_as_grad_scaler_wants(f: TorchFramework) -> None:
     """Horovod's mixed precision example: backward of the scaled loss, synchronize, unscale, clip, skip_synchronize."""
     model = make_model()
     optimizer = wrap(f, model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     for step in range(2):
         optimizer.zero_grad()
         scaler.scale(loss_of(model, batch(f.hvd.rank(), step))).backward()

@@ -98,7 +98,7 @@ def _deltas(f: TorchFramework, rank: int, passes: int = 1) -> list[np.ndarray[An
     model = make_model()
     for i in range(passes):
         loss_of(model, batch(rank, i)).backward()
-    return [(-RATE * parameter.grad).double().numpy() for parameter in model.parameters()]
+    return [f.numpy((-RATE * parameter.grad).double()) for parameter in model.parameters()]
 
 
 @CASES.add(powers_of_two=True, averages=True)
@@ -113,7 +113,7 @@ def adasum_reduces_what_each_ranks_own_step_would_change(f: TorchFramework) -> N
         everybody = [_deltas(f, rank, passes) for rank in range(f.hvd.size())]
         for i, (parameter, before) in enumerate(zip(model.parameters(), make_model().parameters(), strict=True)):
             total = adasum([mine[i] for mine in everybody])
-            close(parameter.detach().numpy(), before.detach().double().numpy() + total, 1e-4)
+            close(f.numpy(parameter), f.numpy(before.double()) + total, 1e-4)
 
 
 @CASES.add(ranks=2, powers_of_two=True, averages=True)

@@ -31,14 +31,14 @@ def sparse_allreduce_gathers_indices_and_values(f: TorchFramework) -> None:
         result = f.hvd.synchronize(f.hvd.sparse_allreduce_async(_sparse(f.hvd.rank()), name="sparse", op=op))
         assert result.is_sparse
         assert tuple(result.shape) == (ROWS, COLUMNS)
-        close(result.to_dense().numpy(), (_total(f) / factor).numpy())
+        close(f.numpy(result.to_dense()), f.numpy(_total(f) / factor))
 
 
 @CASES.add()
 def the_handle_of_sparse_allreduce_can_be_called(f: TorchFramework) -> None:
     """Horovod's sparse_allreduce_async returns a function, which its users call in place of synchronize()."""
     handle = f.hvd.sparse_allreduce_async(_sparse(f.hvd.rank()), name="called", op=f.hvd.Sum)
-    close(handle().to_dense().numpy(), _total(f).numpy())
+    close(f.numpy(handle().to_dense()), f.numpy(_total(f)))
 
 
 @CASES.add(ranks=3)
@@ -48,7 +48,7 @@ def sparse_allreduce_within_a_process_set(f: TorchFramework) -> None:
     if some.included():
         handle = f.hvd.sparse_allreduce_async(_sparse(f.hvd.rank()), name="of two", op=f.hvd.Average, process_set=some)
         expected = (_sparse(0).to_dense() + _sparse(2).to_dense()) / 2
-        close(f.hvd.synchronize(handle).to_dense().numpy(), expected.numpy())
+        close(f.numpy(f.hvd.synchronize(handle).to_dense()), f.numpy(expected))
     assert f.hvd.remove_process_set(some) is True
 
 
@@ -76,10 +76,10 @@ def _embedding_expected(f: TorchFramework) -> torch.Tensor:
 @CASES.add(averages=True)
 def sparse_gradients_are_averaged(f: TorchFramework) -> None:
     """API, DistributedOptimizer: a model with sparse gradients."""
-    close(_embedding_after_a_step(f).numpy(), _embedding_expected(f).numpy())
+    close(f.numpy(_embedding_after_a_step(f)), f.numpy(_embedding_expected(f)))
 
 
 @CASES.add(averages=True)
 def sparse_gradients_are_averaged_as_dense(f: TorchFramework) -> None:
     """API, DistributedOptimizer, sparse_as_dense: converts all sparse gradients to dense and performs allreduce."""
-    close(_embedding_after_a_step(f, sparse_as_dense=True).numpy(), _embedding_expected(f).numpy())
+    close(f.numpy(_embedding_after_a_step(f, sparse_as_dense=True)), f.numpy(_embedding_expected(f)))

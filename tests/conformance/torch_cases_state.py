@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.conformance.case import Cases, close, numbers, ours, raises, same
 from tests.conformance.torch_framework import TorchFramework
+from tests.torch_device import normal
 
 CASES = Cases()
 
@@ -59,7 +60,7 @@ def _trained(kind: Any, rank: int, steps: int = 2, **options: Any) -> tuple[nn.M
     optimizer = kind(model.parameters(), lr=0.1 * (rank + 1), **options)
     for step in range(steps):
         optimizer.zero_grad()
-        model(torch.randn(5, 3, generator=torch.Generator().manual_seed(10 * rank + step))).pow(2).sum().backward()
+        model(normal(5, 3, source=10 * rank + step)).pow(2).sum().backward()
         optimizer.step()
     return model, optimizer
 
@@ -106,11 +107,11 @@ def broadcast_optimizer_state_of_a_distributed_optimizer(f: TorchFramework) -> N
     assert optimizer.param_groups[0]["lr"] == 0.1
     for step in range(2):
         optimizer.zero_grad()
-        inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(10 * f.hvd.rank() + step))
+        inputs = normal(5, 3, source=10 * f.hvd.rank() + step)
         model(inputs).pow(2).sum().backward()
         optimizer.step()
     mine = torch.cat([parameter.detach().reshape(-1) for parameter in model.parameters()])
-    close(mine.numpy(), f.hvd.broadcast(mine, 0).numpy())
+    close(f.numpy(mine), f.numpy(f.hvd.broadcast(mine, 0)))
 
 
 def _assert_same_state(one: Any, other: Any) -> None:

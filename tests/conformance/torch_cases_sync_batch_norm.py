@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.conformance.case import Cases, raises
 from tests.conformance.torch_framework import TorchFramework
+from tests.torch_device import normal
 
 CASES = Cases()
 CHANNELS = 3
@@ -14,8 +15,7 @@ CHANNELS = 3
 
 def _inputs(f: TorchFramework, *shape: int) -> torch.Tensor:
     """All ranks' batches, concatenated."""
-    generator = torch.Generator().manual_seed(4)
-    return torch.randn(2 * f.hvd.size(), CHANNELS, *shape, generator=generator) * 3 + 1
+    return normal(2 * f.hvd.size(), CHANNELS, *shape, source=4) * 3 + 1
 
 
 def _mine(f: TorchFramework, everybodys: torch.Tensor) -> torch.Tensor:

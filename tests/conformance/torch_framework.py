@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests import torch_device
 from tests.conformance.case import FLOATS, INTEGERS
 from tests.conformance.framework import Array, Normalized, Operation
 
 
 def make(hvd: Any) -> TorchFramework:
     """For `rank_main`."""
+    torch_device.use()
     return TorchFramework(hvd)
 
 
@@ -38,7 +40,7 @@ class TorchFramework:
         return tensor
 
     def numpy(self, tensor: torch.Tensor) -> Array:
-        tensor = tensor.detach()
+        tensor = tensor.detach().cpu()
         return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
     def dtype_of(self, tensor: torch.Tensor) -> str:

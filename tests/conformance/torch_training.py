@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tests.conformance.torch_framework import TorchFramework
+from tests.torch_device import normal
 
 FEATURES, BATCH, RATE = 4, 5, 0.1
 
@@ -19,13 +20,13 @@ def make_model(seed: int = 3) -> nn.Sequential:
     model = nn.Sequential(nn.Linear(FEATURES, 3), nn.Tanh(), nn.Linear(3, 1))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(normal(*parameter.shape, source=generator))
     return model
 
 
 def batch(rank: int, step: int = 0) -> torch.Tensor:
     """Inputs of a rank at a step."""
-    return torch.randn(BATCH, FEATURES, generator=torch.Generator().manual_seed(100 * rank + step))
+    return normal(BATCH, FEATURES, source=100 * rank + step)
 
 
 def loss_of(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

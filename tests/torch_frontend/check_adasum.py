@@ -12,6 +12,7 @@ import hvd_gossip.torch as hvd
 import pytest
 import torch
 
+from tests.torch_device import normal
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -32,7 +33,7 @@ def adasum(vectors: list[torch.Tensor]) -> torch.Tensor:
 
 
 def random(rank: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(rank))
+    return normal(*shape, source=rank)
 
 
 def is_power_of_two() -> bool:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.torch_device import normal
 from tests.torch_frontend.models import FEATURES, flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -263,7 +264,7 @@ def check_channels_last_gradients() -> None:
         return nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def images(rank: int) -> torch.Tensor:
-        return torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(rank))
+        return normal(2, 3, 5, 5, source=rank)
 
     model, plain = make(), make()
     optimizer = distributed(model)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.torch_device import DEVICE
 from tests.torch_frontend.check_averaging import OPTIMIZERS, STEPS, batch_of, close, distributed, reference
 from tests.torch_frontend.models import flat, loss_of, make_model
 from tests.torch_frontend.ranks import run_checks
@@ -77,7 +78,7 @@ def check_grad_scaler() -> None:
     for make in (OPTIMIZERS["sgd"], OPTIMIZERS["adamw fused"]):
         model = make_model()
         optimizer = distributed(model, make)
-        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
         for step in range(STEPS):
             optimizer.zero_grad()
             scaler.scale(loss_of(model, batch_of(hvd.rank(), step))).backward()
@@ -93,7 +94,7 @@ def check_an_overflow_on_one_rank_skips_the_step_on_all() -> None:
     model = make_model()
     before = flat(model)
     optimizer = distributed(model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     factor = float("inf") if hvd.rank() == hvd.size() - 1 else 1.0
     scaler.scale(loss_of(model, batch_of(hvd.rank(), 0)) * factor).backward()
     optimizer.synchronize()

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from hvd_gossip import runtime
 from tests.ranks import UNDER_TEST
+from tests.torch_device import DEVICE
 from tests.torch_frontend.ranks import run_checks
 
 EPOCHS, TEST_IMAGES = 12, 360
@@ -31,7 +32,7 @@ def load() -> tuple[TensorDataset, TensorDataset]:
 def accuracy(model: nn.Module, data: TensorDataset) -> float:
     model.eval()
     with torch.no_grad():
-        return float((model(data.tensors[0]).argmax(1) == data.tensors[1]).float().mean())
+        return float((model(data.tensors[0].to(DEVICE)).argmax(1).cpu() == data.tensors[1]).float().mean())
 
 
 def keep_exchanging(steps: int, before: int, patience: float) -> float:
@@ -56,7 +57,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDatase
         sampler.set_epoch(epoch)
         for images, labels in loader:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
+            nn.functional.cross_entropy(model(images.to(DEVICE)), labels.to(DEVICE)).backward()
             optimizer.step()
             steps += 1
             if not alone:
@@ -68,7 +69,7 @@ def check_every_algorithm_learns_the_digits() -> None:
     train_set, test_set = load()
     for algorithm, kind in UNDER_TEST.items():
         torch.manual_seed(10 + hvd.rank())
-        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+        model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.BatchNorm1d(64), nn.Linear(64, 10)).to(DEVICE)
         momentum = 0.9 if kind.is_wrapped_alone else 0.0  # else the momentum is the algorithm's
         plain = torch.optim.SGD(model.parameters(), lr=0.02 * hvd.size(), momentum=momentum)
         optimizer = hvd.DistributedOptimizer(plain, model.named_parameters(), algorithm=algorithm)
@@ -84,4 +85,4 @@ def check_every_algorithm_learns_the_digits() -> None:
 
 
 if __name__ == "__main__":
-    run_checks(globals())
+    run_checks(globals(), default_device=False)

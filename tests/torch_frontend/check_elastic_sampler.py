@@ -137,4 +137,4 @@ def check_restore_forgets_what_was_recorded_since_the_commit() -> None:
 
 
 if __name__ == "__main__":
-    run_checks(globals())
+    run_checks(globals(), default_device=False)

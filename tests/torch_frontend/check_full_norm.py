@@ -6,6 +6,7 @@ import hvd_gossip.torch as hvd
 import torch
 from torch import nn
 
+from tests.torch_device import normal
 from tests.torch_frontend.ranks import run_checks
 
 C = 3
@@ -14,8 +15,7 @@ Tensor = torch.Tensor
 
 def batch(rank: int, step: int) -> Tensor:
     """A rank's batch, of another size on every rank; float64."""
-    generator = torch.Generator().manual_seed(100 * step + rank)
-    return torch.randn(2 + rank, C, 2, dtype=torch.float64, generator=generator) * (1 + rank) + step
+    return normal(2 + rank, C, 2, source=100 * step + rank, dtype=torch.float64) * (1 + rank) + step
 
 
 def upstream(rank: int, step: int) -> Tensor:

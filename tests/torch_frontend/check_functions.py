@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.ranks import UNDER_TEST
+from tests.torch_device import normal
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -34,7 +35,7 @@ def check_parameters_in_every_form() -> None:
 
 def check_buffers_come_along() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1).to(memory_format=torch.channels_last), nn.BatchNorm2d(3))  # type: ignore[call-overload]
-    model(torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(hvd.rank())))
+    model(normal(4, 2, 3, 3, source=hvd.rank()))
     for _ in range(hvd.rank()):
         model(torch.zeros(4, 2, 3, 3))
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)

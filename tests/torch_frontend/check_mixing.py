@@ -15,6 +15,7 @@ from torch import nn
 from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests.limits import limit_weights, mean_moves
 from tests.ranks import UNDER_TEST
+from tests.torch_device import DEVICE
 from tests.torch_frontend.models import flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -277,7 +278,7 @@ def check_closures_schedulers_and_scaler() -> None:
 
     assert torch.equal(optimizer.step(closure), optimizer.step(closure)) is False
     scheduler.step()
-    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=4.0)
     optimizer.zero_grad()
     scaler.scale(loss_of(model, make_batch(0))).backward()
     scaler.unscale_(optimizer)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from hvd_gossip import runtime
+from tests.torch_device import DEVICE
 from tests.torch_frontend.models import CLASSES, FEATURES, flat, loss_of, make_batch, make_model
 from tests.torch_frontend.ranks import run_checks
 
@@ -119,10 +120,10 @@ def check_3160_mixed_precision_with_an_overflow_on_one_rank() -> None:
     """horovod#3160, #1089, #2282: GradScaler left out a step, and the next zero_grad() raised; or ranks came apart."""
     model = make_model()
     optimizer = wrap(model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     for step in range(4):
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             loss = loss_of(model, batch(step))
         overflow = step == 1 and hvd.rank() == hvd.size() - 1
         scaler.scale(loss * (float("inf") if overflow else 1.0)).backward()
@@ -304,10 +305,10 @@ def check_3181_batch_norm_of_all_workers_under_autocast() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(FEATURES, 8), hvd.SyncBatchNorm(8), nn.ReLU(), nn.Linear(8, CLASSES))
     optimizer = wrap(model)
-    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
     for step in range(3):
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(DEVICE.type, dtype=torch.bfloat16):
             loss = loss_of(model, batch(step))
         overflow = step == 1 and hvd.rank() == 0
         scaler.scale(loss * (float("inf") if overflow else 1.0)).backward()

@@ -85,7 +85,7 @@ def check_batch_samplers_get_full_batches() -> None:
 
 
 def check_blocks_are_neighbours_and_the_last_one_may_be_dropped() -> None:
-    order = [int(index) for index in torch.randperm(43, generator=torch.Generator().manual_seed(0))]
+    order = [int(index) for index in torch.randperm(43, generator=torch.Generator().manual_seed(0), device="cpu")]
     place = {index: position for position, index in enumerate(order)}
     for drop_last, length in ((False, 43), (True, 40)):
         sampler = WorkSharingSampler(43, block=4, drop_last=drop_last)
@@ -173,4 +173,4 @@ def check_slow_workers_take_fewer() -> None:
 
 
 if __name__ == "__main__":
-    run_checks(globals())
+    run_checks(globals(), default_device=False)

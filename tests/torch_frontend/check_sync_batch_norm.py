@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hvd_gossip import runtime
+from tests.torch_device import normal
 from tests.torch_frontend.ranks import run_checks
 
 Tensor = torch.Tensor
@@ -33,14 +34,14 @@ def batch(rank: int, shape: Sequence[int], seed: int = 0, offset: float = 0.0, r
     """A rank's batch, which every rank can make; float64."""
     generator = torch.Generator().manual_seed(1000 * seed + rank)
     size = (rows_of(rank) if rows is None else rows, FEATURES, *shape)
-    return torch.randn(size, dtype=torch.float64, generator=generator) * (1 + rank) + rank + offset
+    return normal(*size, source=generator, dtype=torch.float64) * (1 + rank) + rank + offset
 
 
 def parameters(norm: nn.Module, seed: int = 0) -> nn.Module:
     """Gives weight and bias other values than 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in norm.parameters():
-        parameter.data.copy_(torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+        parameter.data.copy_(normal(*parameter.shape, source=generator, dtype=torch.float64))
     return norm
 
 
@@ -59,8 +60,7 @@ class Reference:
 
 
 def factors(output: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(7)
-    return torch.randn(output.shape, dtype=torch.float64, generator=generator)
+    return normal(*output.shape, source=7, dtype=torch.float64)
 
 
 def compare(shape: Sequence[int], dtype: torch.dtype, tolerance: float, offset: float = 0.0, **options: Any) -> None:
@@ -270,7 +270,7 @@ def check_training_is_that_of_one_worker_with_the_whole_batch() -> None:
     optimizer = hvd.DistributedOptimizer(plain, ours.named_parameters(), algorithm="allreduce")
     single = torch.optim.SGD(whole.parameters(), lr=0.1, momentum=0.9)
     for step in range(3):
-        data = torch.randn(4 * hvd.size(), 2, 4, 4, generator=torch.Generator().manual_seed(step)).to(torch.float64)
+        data = normal(4 * hvd.size(), 2, 4, 4, source=step).to(torch.float64)
         for net, method, x in ((whole, single, data), (ours, optimizer, data.split(4)[hvd.rank()])):
             method.zero_grad()
             net(x).square().mean().backward()

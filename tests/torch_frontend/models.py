@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tests.torch_device import DEVICE, normal
+
 FEATURES, CLASSES = 6, 3
 
 
@@ -14,15 +16,15 @@ def make_model(seed: int = 0) -> nn.Sequential:
     model = nn.Sequential(nn.Linear(FEATURES, 5), nn.Tanh(), nn.Linear(5, CLASSES))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+            parameter.copy_(normal(*parameter.shape, source=generator) * 0.3)
     return model
 
 
 def make_batch(seed: int, size: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs (size, FEATURES) and labels (size,)."""
     generator = torch.Generator().manual_seed(1000 + seed)
-    inputs = torch.randn(size, FEATURES, generator=generator)
-    return inputs, torch.randint(CLASSES, (size,), generator=generator)
+    inputs = normal(size, FEATURES, source=generator)
+    return inputs, torch.randint(CLASSES, (size,), generator=generator, device="cpu").to(DEVICE)
 
 
 def loss_of(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests import ranks
+from tests import ranks, torch_device
 from tests.mpi import Completed
 from tests.ranks import RANKS as RANKS
 
@@ -29,14 +29,17 @@ def outcomes(file: str, n: int, timeout: float) -> Completed:
     return ranks.outcomes(FOLDER / file, n, timeout)
 
 
-def run_checks(namespace: Mapping[str, Any], **settings: Any) -> None:
+def run_checks(namespace: Mapping[str, Any], *, default_device: bool = True, **settings: Any) -> None:
     """In a rank: runs the checks and reports. For the end of a file of checks.
 
     Args:
+        default_device: whether tensors are on `torch_device.DEVICE` unless a check says otherwise.
         settings: arguments of `init`.
     """
     import hvd_gossip.torch as hvd
 
+    if default_device:
+        torch_device.use()
     checks = {name: check for name, check in namespace.items() if name.startswith("check_")}
     ranks.run_checks(hvd, checks, **settings)
 
