@@ -130,13 +130,13 @@ class SynchronousMixing(Algorithm):
     def _advance(self) -> bool:
         """Training thread: counts the step and starts the exchange that is due after it, if one is."""
         self._steps += 1
-        self.context.replica.space.updated()
         exact = self._averages_after(self._steps)
         if not exact and self._steps % self.context.settings.mixing_period:
             return False
         number = self._begun
         self.load(number, exact)
         self._begun += 1
+        self.context.replica.space.updated()
         self.context.post(lambda: self._begin(number, exact))
         return True
 

@@ -165,7 +165,7 @@ def check_parameters_pointed_elsewhere_are_mixed_again() -> None:
         train(model, optimizer, 2)
         model[0].weight.data = torch.full_like(model[0].weight, float(hvd.rank()))
         train_until_close(model, optimizer, 0.2)
-        if ALGORITHMS[algorithm].overwritable:
+        if ALGORITHMS[algorithm].overwritable and not mean_moves(algorithm, hvd.size()):
             with hvd.consensus(model):
                 spread = (model[0].weight.detach() - (hvd.size() - 1) / 2).abs().max()
             assert float(spread) < 0.5, algorithm
