@@ -197,9 +197,15 @@ class Scheduler:
         return count > 0
 
 
+def _nothing(_: Future[Any]) -> None: ...
+
+
 async def all_of(awaitables: Iterable[Future[Any]]) -> list[Any]:
     """Results of all the futures, in order. On the first failure the others are cancelled."""
     futures = list(awaitables)
+    for future in futures:
+        if isinstance(future, Task):
+            future.add_callback(_nothing)  # its failure is looked at, though perhaps not at once
     try:
         return [await future for future in futures]
     except BaseException:

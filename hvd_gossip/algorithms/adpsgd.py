@@ -11,16 +11,18 @@ The graph is bipartite: initiators start exchanges, responders always answer, so
 
 Chunk by chunk, i sends s_i = x_i + c_i as it reads it and receives s_j; i adds (s_j - s_i)/2 to its correction c_i, j adds
 (s_i - s_j)/2 to its own. Whatever s was, torn or stale, the sum over all workers of x + c does not change. A worker applies its
-correction inside its step and never waits for a peer. An initiator exchanges once a step of its own (or every mixing_period
+correction inside its step and never waits for a peer. Who dies is met no more; what its last exchange had brought by then stays,
+and the mean of the others moves by that. An initiator exchanges once a step of its own (or every mixing_period
 steps); one whose steps are slower than its partners' keeps its partners' pace, so that a straggler's model stays near the mean.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,10 +31,11 @@ from hvd_gossip.algorithms.lanes import Lanes, both_finite
 from hvd_gossip.algorithms.pace import Pace
 from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.replica import Chunk
-from hvd_gossip.errors import WaitTimeoutError
+from hvd_gossip.errors import PeerFailedError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, first_of
 from hvd_gossip.transport.endpoint import Array
 
+log = logging.getLogger("hvd_gossip")
 R = TypeVar("R")
 REQUEST, GONE, FAREWELL = 0, 1, 2
 _TOKEN = struct.Struct("<bqd")
@@ -125,11 +128,32 @@ class ADPSGD(Algorithm):
         self._changed.set()
         await self._changed.until(lambda: self._active == 0)
         token = _TOKEN.pack(GONE, self._steps, 0.0)
+        watches = []
         for peer in self._unaware():
             self.context.endpoint.send(peer, self.context.channel, token)
+            watches.append(self._watch(peer))
         await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware())
-        for task in self._tasks:
+        for task in (*self._tasks, *watches):
             task.cancel()
+
+    def _watch(self, peer: int) -> Future[None]:
+        """A receive that nothing answers: it ends when the peer has died."""
+
+        def ended(done: Future[None]) -> None:
+            if isinstance(done.error(), PeerFailedError):
+                self._lose(peer)
+
+        watch = self.context.endpoint.recv(peer, self.context.channel + 1, np.empty(_TOKEN.size, np.uint8))
+        watch.add_callback(ended)
+        return watch
+
+    def _lose(self, peer: int) -> None:
+        """A neighbour has died: it is as one that has left, and says nothing more."""
+        if peer not in self._gone:
+            log.warning("rank %d goes on without rank %d, which has died", self.context.endpoint.rank, peer)
+        self._gone.add(peer)
+        self._farewells.add(peer)
+        self._changed.set()
 
     def _unaware(self) -> set[int]:
         """Neighbours that may not know yet that this worker leaves."""
@@ -166,18 +190,29 @@ class ADPSGD(Algorithm):
         endpoint, channel = self.context.endpoint, self.context.channel
         self._active += 1
         self._initiating = True
-        before = self._steps
-        answer = np.empty(_TOKEN.size, np.uint8)
-        await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-        await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
-        self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
-        await self._swap(peer)
-        self.context.counters.staleness[peer] = self._steps - before
-        self._active -= 1
+
+        async def ask() -> None:
+            answer = np.empty(_TOKEN.size, np.uint8)
+            await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
+            await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
+            self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
+
+        await self._swap(peer, ask)
         self._initiating = False
         self._changed.set()
 
-    async def _swap(self, peer: int) -> None:
+    async def _swap(self, peer: int, agree: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """One exchange, counted as active already, once both ends have agreed to it."""
+        before = self._steps
+        try:
+            await agree()
+            await self._exchange(peer)
+            self.context.counters.staleness[peer] = self._steps - before
+        except PeerFailedError:
+            self._lose(peer)
+        self._active -= 1
+
+    async def _exchange(self, peer: int) -> None:
         def mix(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
             theirs = arrived[peer]
             if both_finite(mine, theirs):
@@ -205,7 +240,11 @@ class ADPSGD(Algorithm):
 
     async def _listen(self) -> None:
         while True:
-            source, data = await self.context.endpoint.recv_any(self.context.channel)
+            try:
+                source, data = await self.context.endpoint.recv_any(self.context.channel)
+            except PeerFailedError as error:  # in the midst of a token
+                self._lose(error.peer)
+                continue
             kind, _, seconds = _TOKEN.unpack(data)
             if kind == REQUEST:
                 self._pace.partner(source, seconds)
@@ -226,16 +265,16 @@ class ADPSGD(Algorithm):
 
     def _answer_next(self) -> None:
         while self._requests and self._active < ANSWERS_AT_ONCE:
-            self._active += 1
             peer = self._requests.popleft()
+            self._active += 1
             self.context.endpoint.spawn(self._answer(peer), ("answer to rank", peer))
 
     async def _answer(self, peer: int) -> None:
         endpoint, channel = self.context.endpoint, self.context.channel
-        before = self._steps
-        await endpoint.send(peer, channel + 1, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-        await self._swap(peer)
-        self.context.counters.staleness[peer] = self._steps - before
-        self._active -= 1
+
+        async def agree() -> None:
+            await endpoint.send(peer, channel + 1, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
+
+        await self._swap(peer, agree)
         self._answer_next()
         self._changed.set()

@@ -8,11 +8,11 @@ pass between the packets of long ones. Switches never block: where a real networ
 
 Sources:
     TCP over 10 Gb/s Ethernet: Hurwitz and Feng, "Initial End-to-End Performance Evaluation of 10-Gigabit Ethernet", Hot
-    Interconnects 2003: 20 us between applications in a local network; Larsen et al., "Architectural Breakdown of End-to-End Latency
-    in a TCP/IP Network", Int. J. of Parallel Programming 2009: as low as 10 us, and more where throughput is optimized for. Taken
-    here, with a switch and an MPI on top: 25 us.
-    100 Gb/s InfiniBand (EDR): an assumption, without a source that was looked at: 1.1 us under MPI, and 12.1 GB/s of the 12.5 that
-    the signal carries.
+    Interconnects 2003: 20 us between applications in a local network; Larsen et al., "Architectural Breakdown of End-to-End
+    Latency in a TCP/IP Network", Int. J. of Parallel Programming 2009: as low as 10 us, and more where throughput is optimized
+    for. Taken here, with a switch and an MPI on top: 25 us.
+    100 Gb/s InfiniBand (EDR): an assumption, without a source that was looked at: 1.1 us under MPI, and 12.1 GB/s of the 12.5
+    that the signal carries.
     Inside a host: MPI over shared memory, 10 GB/s each way in a pair exchange of 60 MB (measured with this package's `exchange`
     benchmark), 1 us.
     A wide-area network: 100 ms and 100 Mb/s are the setting, not a measurement.
