@@ -12,17 +12,18 @@ from hvd_gossip.transport.simulated_links import Links, exponential
 STEPS = 40
 
 
+@pytest.mark.parametrize("algorithm", ["adpsgd", "acid"])
 @pytest.mark.parametrize("eager_limit", [0, 1 << 16])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("dead", [{3: 0.52}, {3: 0.5, 4: 0.5}, {5: 0.31, 2: 0.9}])
-def test_adpsgd_goes_on_without_the_dead(
-    dead: dict[int, float], seed: int, eager_limit: int, caplog: pytest.LogCaptureFixture
+def test_pairs_go_on_without_the_dead(
+    algorithm: str, dead: dict[int, float], seed: int, eager_limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Survivors take all their steps, come together, and depart; who met the dead says so."""
     size = 6
     values = np.random.default_rng(seed).standard_normal((size, 200)).astype(np.float32)
     report = simulate(
-        "adpsgd",
+        algorithm,
         Still(values.copy()),
         size=size,
         steps=STEPS,
