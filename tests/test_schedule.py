@@ -6,7 +6,6 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from tests.mpi import ROOT
 from tests.schedule import LAUNCHES, scope
 
 
@@ -20,9 +19,3 @@ def test_what_launches_ranks_is_in_one_process(module: str) -> None:
 @pytest.mark.parametrize("module", ["algorithms/test_conformance.py", "topology/test_named.py", "sharing/test_tail.py"])
 def test_a_module_in_the_simulator_is_on_its_own(module: str) -> None:
     assert scope(f"tests/{module}") == f"tests/{module}"
-
-
-def test_no_other_module_reaches_the_helpers_that_launch() -> None:
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        if scope(str(path.relative_to(ROOT))) != LAUNCHES:
-            assert "run_ranks" not in path.read_text(), path
