@@ -15,7 +15,7 @@ from tests.mpi import ROOT
 
 LAUNCHES = "launches"
 """The scope of all modules that start ranks: it goes to one process."""
-STARTS = re.compile(r"\b(assert_passed|hvd-gossip-run|mpirun|Popen|run_ranks|subprocess)\b")
+STARTS = re.compile(r"\b(assert_passed|hvd-gossip-run|mpirun|Popen|run_ranks|subprocess|tests\.compat)\b")
 
 
 @functools.cache
