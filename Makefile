@@ -28,8 +28,9 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
+# Two processes: tests in the simulator beside those that launch ranks; see tests/schedule.py.
 test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2
 
 test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.mpi import find_mpirun, mpi_library
@@ -23,6 +25,14 @@ def pytest_configure() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """However many processes there are, no two launches of ranks run at once."""
+    from tests.schedule import OneLaunchAtATime  # needs pytest-xdist, which plain runs do without
+
+    return OneLaunchAtATime(config, log)
 
 
 def pytest_report_header() -> list[str]:

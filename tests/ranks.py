@@ -84,6 +84,10 @@ def outcomes(
     return run_ranks(n, path, args, env=environment, timeout=timeout, launcher=launcher, check=False)
 
 
+_results: dict[str, str] = {}
+"""In a rank: of all checks so far, by name."""
+
+
 def run_checks(hvd: Any, checks: Mapping[str, Callable[[], None]], **settings: Any) -> None:
     """In a rank: runs the checks (those whose names contain the variable ONLY, if it is set) and reports each.
 
@@ -97,7 +101,7 @@ def run_checks(hvd: Any, checks: Mapping[str, Callable[[], None]], **settings: A
     )  # PyTorch 2.11, though they are on
     only = os.environ.get("ONLY", "")
     hvd.init(**settings)
-    results: dict[str, str] = {}
+    results = _results
     for name, check in checks.items():
         if only not in name:
             continue

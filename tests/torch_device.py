@@ -12,14 +12,15 @@ import torch
 DEVICE = torch.device(os.environ.get("HVD_TEST_DEVICE", "cpu"))
 
 
-def use() -> None:
+def use(default: bool = True) -> None:
     """In a rank: PyTorch makes tensors and modules there from now on, unless told otherwise. Ranks may share a GPU.
 
-    Not for what draws its samples: PyTorch's own samplers want the CPU to be the default.
+    Args:
+        default: False for what draws its samples: PyTorch's own samplers want the CPU to be the default.
     """
     if DEVICE.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)) % torch.cuda.device_count())
-        torch.set_default_device(DEVICE)
+        torch.set_default_device(DEVICE if default else None)
 
 
 def normal(*shape: int, source: torch.Generator | int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

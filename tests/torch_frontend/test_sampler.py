@@ -10,6 +10,7 @@ from tests.torch_frontend.ranks import assert_passed, checks_in
 FILE = "check_sampler.py"
 
 
+@pytest.mark.timeout(320)
 @pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5))])
 @pytest.mark.parametrize("check", checks_in(FILE))
 def test_sampler(check: str, n: int) -> None:
