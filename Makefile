@@ -28,7 +28,7 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
-# Two processes: tests in the simulator beside those that launch ranks; see tests/schedule.py.
+# Two processes; what runs beside what: tests/schedule.py.
 test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -n 2
 

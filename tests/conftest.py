@@ -29,10 +29,10 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """However many processes there are, no two launches of ranks run at once."""
-    from tests.schedule import OneLaunchAtATime  # needs pytest-xdist, which plain runs do without
+    """However many processes there are, launches of ranks stand in line."""
+    from tests.schedule import LinesOfLaunches  # needs pytest-xdist, which plain runs do without
 
-    return OneLaunchAtATime(config, log)
+    return LinesOfLaunches(config, log)
 
 
 def pytest_report_header() -> list[str]:

@@ -1,7 +1,8 @@
 """Which test runs beside which when pytest-xdist shares them among processes (`make test` does, with two).
 
 Tests in the simulator keep one core busy. Launches of real ranks bring processes of their own and often wait, so that
-one core's worth of other tests fits beside them, but not a second launch: both would pass their time-outs.
+other tests fit beside them. There are two lines of launches, in each of which one comes after the other: TensorFlow's, which
+take longest and have time-outs to match, and all others.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.mpi import ROOT
 
-LAUNCHES = "launches"
-"""The scope of all modules that start ranks: it goes to one process."""
+LAUNCHES, TENSORFLOW = "launches", "launches of TensorFlow"
+"""The scopes of modules that start processes: each goes to one process of the tests."""
 STARTS = re.compile(r"\b(assert_passed|hvd-gossip-run|mpirun|Popen|run_ranks|subprocess|tests\.compat)\b")
+
+IS_TENSORFLOW = re.compile(r"tensorflow|keras", re.IGNORECASE)
 
 
 @functools.cache
 def scope(module: str) -> str:
-    """What is run in one process, in order: a test module, whose tests may share a launch, or all that start processes.
+    """What is run in one process, in order: a test module, whose tests may share a launch, or a line of launches.
 
     Args:
         module: the path of a test module, relative to the repository.
     """
-    return LAUNCHES if STARTS.search((ROOT / module).read_text()) else module
+    text = (ROOT / module).read_text()
+    if not STARTS.search(text):
+        return module
+    return TENSORFLOW if IS_TENSORFLOW.search(module + text) else LAUNCHES
 
 
-class OneLaunchAtATime(LoadScopeScheduling):  # type: ignore[misc]
-    """Hands out whole scopes, the one with the most tests first: that is `LAUNCHES`."""
+class LinesOfLaunches(LoadScopeScheduling):  # type: ignore[misc]
+    """Hands out whole scopes, those with the most tests first."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope(nodeid.partition("::")[0])

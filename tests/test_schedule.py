@@ -6,14 +6,19 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from tests.schedule import LAUNCHES, scope
+from tests.schedule import LAUNCHES, TENSORFLOW, scope
 
 
 @pytest.mark.parametrize(
     "module", ["test_joining.py", "test_docs.py", "conformance/test_torch.py", "torch_frontend/test_sparse.py"]
 )
-def test_what_launches_ranks_is_in_one_process(module: str) -> None:
+def test_what_launches_ranks_stands_in_line(module: str) -> None:
     assert scope(f"tests/{module}") == LAUNCHES
+
+
+@pytest.mark.parametrize("module", ["conformance/test_tensorflow.py", "tensorflow_frontend/keras/test_checks.py"])
+def test_tensorflow_s_launches_have_their_own_line(module: str) -> None:
+    assert scope(f"tests/{module}") == TENSORFLOW
 
 
 @pytest.mark.parametrize("module", ["algorithms/test_conformance.py", "topology/test_named.py", "sharing/test_tail.py"])
