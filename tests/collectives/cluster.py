@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hvd_gossip.collectives import Collectives, ReduceOp
 from hvd_gossip.transport.endpoint import Array
-from hvd_gossip.transport.simulated import SimulatedWorld
+from hvd_gossip.transport.simulated import SimulatedEndpoint, SimulatedWorld
 from hvd_gossip.transport.simulated_links import Links, exponential
 
 T = TypeVar("T")
@@ -38,12 +38,20 @@ class Cluster:
     """`size` ranks with collectives.
 
     Args:
+        endpoint_of: what the ranks have of their endpoints.
         options: of Collectives.
     """
 
-    def __init__(self, size: int, seed: int = 0, world: SimulatedWorld | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int = 0,
+        world: SimulatedWorld | None = None,
+        endpoint_of: Callable[[SimulatedEndpoint], Any] = lambda endpoint: endpoint,
+        **options: Any,
+    ) -> None:
         self.world = world or adversarial_world(size, seed)
-        self.endpoints = self.world.endpoints
+        self.endpoints: list[SimulatedEndpoint] = [endpoint_of(endpoint) for endpoint in self.world.endpoints]
         self.collectives = [Collectives(endpoint, **options) for endpoint in self.endpoints]
         for collectives in self.collectives:
             collectives.start()

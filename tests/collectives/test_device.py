@@ -1,14 +1,8 @@
-"""Collectives on device arrays, with a stand-in for CuPy that executes nothing until its stream is looked at.
-
-Kernels and copies are a list of work on a stream; each look at an event runs one piece. So a chunk that is sent before it
-was computed, or received into while it is still to be read, holds the wrong numbers. What only a device can show is listed
-in docs/gpu-status.md.
-"""
+"""Collectives on device arrays, with a stand-in for CuPy that executes nothing until its stream is looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,185 +11,38 @@ import pytest
 from hvd_gossip.buffers.cuda import CudaSpace
 from hvd_gossip.collectives import Adasum, Average, Collectives, ReduceOp, Request, Result, Sum
 from hvd_gossip.collectives.adasum import adasum_all
-from hvd_gossip.collectives.memory import DeviceMemory, is_on_device
+from hvd_gossip.collectives.memory import DeviceMemory
 from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.simulated import SimulatedWorld
 from tests.collectives.cluster import BFLOAT16, Cluster
-
-
-class Event:
-    def __init__(self, stream: Stream) -> None:
-        self.stream, self.position = stream, stream.enqueued
-
-    @property
-    def done(self) -> bool:
-        self.stream.run(1)
-        return self.stream.executed >= self.position
-
-
-class Stream:
-    """A queue of work."""
-
-    current: Stream | None = None
-    """Nothing is enqueued outside of every stream: that is MPI, which writes to device memory itself."""
-
-    def __init__(self, non_blocking: bool = False) -> None:
-        self.work: list[Callable[[], object]] = []
-        self.executed = self.enqueued = 0
-        self._outer: list[Stream | None] = []
-
-    def enqueue(self, work: Callable[[], object]) -> None:
-        self.work.append(work)
-        self.enqueued += 1
-
-    def run(self, count: int) -> None:
-        while self.work and count:
-            self.work.pop(0)()
-            self.executed += 1
-            count -= 1
-
-    def synchronize(self) -> None:
-        self.run(len(self.work))
-
-    def wait_event(self, event: Event) -> None:
-        self.enqueue(lambda: event.stream.run(event.position - event.stream.executed))
-
-    def record(self) -> Event:
-        return Event(self)
-
-    def use(self) -> None:
-        """The simulation's one thread is nobody's alone."""
-
-    def __enter__(self) -> Stream:
-        self._outer.append(Stream.current)
-        Stream.current = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Stream.current = self._outer.pop()
-
-
-class DeviceArray(np.ndarray):
-    """An array all of whose arithmetic and copies are enqueued on the current stream."""
-
-    device = SimpleNamespace(id=0)  # type: ignore[assignment]
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        assert method == "__call__"
-        plain = [np.asarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
-        if out is None:
-            return _deferred(lambda: ufunc(*plain, **options))
-        target = np.asarray(out[0])
-        _run(lambda: ufunc(*plain, out=target, **options))
-        return out[0]
-
-    def __array_function__(self, function: Any, types: Any, arguments: Any, options: Any) -> Any:
-        raise TypeError(f"{function.__name__} is NumPy's, and was given a device array")
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        target, source = np.asarray(self), np.asarray(value)
-        _run(lambda: target.__setitem__(key, source))
-
-    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:  # type: ignore[override]
-        if not copy and self.dtype == dtype:
-            return self
-        result = np.empty(self.shape, dtype).view(DeviceArray)
-        result[...] = self
-        return result
-
-    def get(self, stream: Stream, out: np.ndarray, blocking: bool) -> None:
-        assert not blocking
-        source = np.asarray(self)
-        stream.enqueue(lambda: np.copyto(out, source))
-
-    def set(self, array: np.ndarray, stream: Stream) -> None:
-        target = np.asarray(self)
-        stream.enqueue(lambda: np.copyto(target, array))
-
-
-def _run(work: Callable[[], object]) -> None:
-    if Stream.current is None:
-        work()
-    else:
-        Stream.current.enqueue(work)
-
-
-def _deferred(work: Callable[[], Any]) -> DeviceArray:
-    """What `work()` gives, in new memory that has rubbish in it until the work is done."""
-    with np.errstate(all="ignore"):
-        result = np.full_like(work(), 77)
-    _run(lambda: np.copyto(result, work()))
-    device_array: DeviceArray = result.view(DeviceArray)
-    return device_array
-
-
-def _function(name: str) -> Callable[..., DeviceArray]:
-    function = getattr(np, name)
-
-    def call(*arguments: Any) -> DeviceArray:
-        return _deferred(lambda: function(*map(_plain, arguments)))
-
-    return call
-
-
-def _plain(argument: Any) -> Any:
-    if isinstance(argument, list):
-        return [_plain(one) for one in argument]
-    return np.asarray(argument) if isinstance(argument, np.ndarray) else argument
-
-
-def empty(length: int, dtype: Any) -> DeviceArray:
-    """Device memory with rubbish in it."""
-    return np.full(length, 77).astype(dtype).view(DeviceArray)
-
-
-class Device:
-    def __init__(self, number: int) -> None:
-        assert number == 0
-
-    def use(self) -> None: ...
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-CUPY = SimpleNamespace(
-    cuda=SimpleNamespace(
-        Device=Device,
-        Stream=Stream,
-        alloc_pinned_memory=lambda size: bytearray(b"\xee" * size),
-        get_current_stream=None,
-    ),
-    empty=empty,
-    **{name: getattr(np, name) for name in ("add", "minimum", "maximum", "multiply", "divide", "floor_divide")},
-    **{name: _function(name) for name in ("dot", "stack", "where")},
-)
+from tests.device_endpoint import DeviceEndpoint
+from tests.standin_cupy import CUPY, DeviceArray, Stream, Thread, acting, install, new, running
 
 
 @pytest.fixture(autouse=True)
-def training_stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
-    """The framework's stream; and arrays' module is the stand-in."""
-    stream = Stream()
+def training_stream(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stream]:
+    """The framework's stream, on which all requests are made; and arrays' module is the stand-in."""
+    install(monkeypatch)
+    stream = Stream(kind="training")
     monkeypatch.setattr(CUPY.cuda, "get_current_stream", lambda: stream)
-    for module in ("adasum", "memory", "reduction", "request"):
-        monkeypatch.setattr(f"hvd_gossip.collectives.{module}.module_of", lambda a: CUPY if is_on_device(a) else np)
-    return stream
+    with acting(Thread(stream)):
+        yield stream
 
 
 def make(size: int, direct: bool, seed: int = 0, **options: Any) -> Cluster:
     def space_of(_: Sequence[Any]) -> CudaSpace:
         return CudaSpace(0, direct, xp=CUPY)
 
-    return Cluster(size, seed, space_of=space_of, chunk_bytes=256, **options)
+    return Cluster(size, seed, endpoint_of=DeviceEndpoint, space_of=space_of, chunk_bytes=256, **options)
 
 
 def on_device(values: Any, dtype: Any = np.float32) -> Any:
-    return np.array(values, dtype).view(DeviceArray)
+    return DeviceArray(np.array(values, dtype))
 
 
 def plain(array: Any) -> np.ndarray:
-    return np.asarray(array)
+    memory: np.ndarray = array.memory
+    return memory
 
 
 both = pytest.mark.parametrize("direct", [False, True], ids=["staged", "direct"])
@@ -348,10 +195,10 @@ def test_results_lie_where_the_framework_has_read_all_that_lay_there_before(
     memory, made = np.full(2000, -1.0, np.float32), []
 
     def again(length: int, dtype: Any) -> Any:
-        if Stream.current is training_stream:
+        if running().stream is training_stream:
             made.append(length)
-            return memory[:length].view(DeviceArray)
-        return empty(length, dtype)
+            return DeviceArray(memory[:length])
+        return new(length, dtype)
 
     seen: list[np.ndarray] = []
     array = on_device(np.ones((4, 50)))
@@ -359,7 +206,7 @@ def test_results_lie_where_the_framework_has_read_all_that_lay_there_before(
         patch.setattr(CUPY, "empty", again)
         cluster = make(1, direct)
         request = Request("x", kind, array)
-        training_stream.enqueue(lambda: seen.append(memory.copy()))  # the last use of what lay there
+        training_stream.queue.put(lambda: seen.append(memory.copy()))  # the last use of what lay there
         cluster.run(lambda _, collectives: collectives.submit(request))
     assert made == [200]
     assert (seen[0] == -1).all()
@@ -391,14 +238,14 @@ def test_small_device_arrays_do_not_ride_in_the_request() -> None:
 def memory(direct: bool) -> tuple[DeviceMemory, SimulatedWorld, Any]:
     world = SimulatedWorld(1)
     space = CudaSpace(0, direct, xp=CUPY)
-    return DeviceMemory(world.endpoints[0], on_device([0]), space), world, space._stream
+    return DeviceMemory(DeviceEndpoint(world.endpoints[0]), on_device([0]), space), world, space._stream
 
 
 @both
 def test_nothing_is_received_while_a_kernel_may_still_read_the_memory(direct: bool) -> None:
     device_memory, world, stream = memory(direct)
     read: list[bool] = []
-    stream.enqueue(lambda: read.append(True))
+    stream.queue.put(lambda: read.append(True))
     task = world.endpoints[0].spawn(device_memory.prepare(on_device([1, 2])))
     world.run([task])
     assert read == [True]
@@ -413,7 +260,7 @@ def test_a_staging_buffer_is_free_only_when_it_has_been_copied() -> None:
     arrived[...] = [5, 6]
     device_memory.accept(arrived, into)
     for _ in range(2):
-        stream.enqueue(lambda: None)
+        stream.queue.put(lambda: None)
     assert not np.shares_memory(device_memory.publish(into)[0], arrived)
     world.run()
     assert plain(into).tolist() == [5, 6]
