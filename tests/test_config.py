@@ -150,6 +150,11 @@ def test_default_is_valid_and_of_the_declared_type(name: str) -> None:
     assert isinstance(parsed, annotation)
 
 
+def test_horovod_2468_defaults_of_fusion() -> None:
+    """horovod#2468: cycles of 5 ms were too long, and 64 MiB too small; it has been 1 ms and 128 MiB since."""
+    assert (Config().cycle_time, Config().fusion_threshold) == (1.0, 128 * 2**20)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_code_wins_over_environment_wins_over_default(name: str) -> None:
     setting, (text, value) = SETTINGS[name], OTHER[name]

@@ -12,6 +12,7 @@ from hvd_gossip.elastic.finish import finish
 from hvd_gossip.elastic.notifications import notification_manager
 from hvd_gossip.elastic.state import State
 from hvd_gossip.errors import HorovodInternalError, HostsUpdatedInterrupt
+from hvd_gossip.objects import allgather_object
 
 R = TypeVar("R")
 _log = logging.getLogger("hvd_gossip")
@@ -43,7 +44,7 @@ def run_fn(func: Callable[..., R], reset: Callable[[], object], reset_limit: int
             while True:
                 cause: HorovodInternalError | HostsUpdatedInterrupt
                 try:
-                    if skip_sync:
+                    if _all_may_skip(skip_sync):
                         state.sync_progress()
                     else:
                         state.sync()
@@ -65,6 +66,11 @@ def run_fn(func: Callable[..., R], reset: Callable[[], object], reset_limit: int
             notification_manager.remove_listener(state)
 
     return wrapper
+
+
+def _all_may_skip(skip_sync: bool) -> bool:
+    """Whether all workers have what they need. One that is new, or has gone back, needs rank 0's state: all take part then."""
+    return all(allgather_object(skip_sync)) if runtime.is_initialized() else skip_sync
 
 
 def _limit(given: int | None) -> int:

@@ -67,7 +67,7 @@ def test_nothing_is_lost_and_no_group_is_too_large(tensors: list[tuple[int, str]
 
 
 def test_fused_transfers_carry_each_tensors_own_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thirty tensors of two types submitted together: two transfers."""
+    """Thirty tensors of two types submitted together: two transfers. (horovod#1514: fusion did not make allreduces fewer.)"""
     sizes: list[int] = []
     channel = vars(Operation)["channel"]
     monkeypatch.setattr(

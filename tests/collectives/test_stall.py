@@ -19,6 +19,7 @@ def make(size: int, reports: list[str], **options: Any) -> Cluster:
 
 
 def test_report_names_tensor_age_ready_and_missing_ranks() -> None:
+    """horovod#1890: ranks wait for each other, nobody knows for whom, in what, and since when."""
     reports: list[str] = []
     cluster = make(4, reports, stall_check_time=10.0)
 

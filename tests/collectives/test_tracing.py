@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvd_gossip.collectives import Request
+from hvd_gossip.collectives import Collectives, Request
 from hvd_gossip.collectives.executor import Operation
 from hvd_gossip.collectives.request import Signature
 from hvd_gossip.collectives.tracing import Tracer
+from hvd_gossip.transport.simulated import SimulatedWorld
+from tests.collectives.cluster import Cluster
 
 
 class Part:
@@ -49,6 +51,26 @@ def test_a_negotiation_begins_ticks_and_ends() -> None:
         ("x", "3", 2.0, 2.0),
         ("x", "NEGOTIATE_ALLREDUCE", 1.0, 4.0),
     ]
+
+
+@pytest.mark.parametrize("kind", ["allreduce", "alltoall"])
+def test_horovod_736_a_long_negotiation_shows_for_whom_it_waited(kind: Any) -> None:
+    """horovod#736, #1454, #2391, #2464: NEGOTIATE_... took most of the time, and what it was spent on was not to be seen."""
+    told: list[tuple[str, str, float, float | None]] = []
+    cluster = Cluster(3, world=SimulatedWorld(3), trace=lambda *event: told.append(event))
+
+    async def main(rank: int, collectives: Collectives) -> None:
+        await cluster.endpoints[rank].sleep(2.0 if rank == 1 else 0.0)
+        await collectives.submit(Request("x", kind, np.ones(3)))
+
+    cluster.run(main)
+    ticks = {name: start for _, name, start, _ in told if name in ("0", "1", "2")}
+    negotiated = max(end - start for _, name, start, end in told if name == f"NEGOTIATE_{kind.upper()}" and end)
+    carried_out = max(end - start for _, name, start, end in told if name == kind.upper() and end is not None)
+    assert max(ticks["0"], ticks["2"]) < 0.1
+    assert ticks["1"] == pytest.approx(2.0, abs=0.1)
+    assert negotiated == pytest.approx(2.0, abs=0.1)
+    assert carried_out < 0.1
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def fusion_works_with_a_small_threshold(f: Framework) -> None:
 
 @CASES.add()
 def the_cycle_time_can_be_set(f: Framework) -> None:
-    """Tensor fusion: HOROVOD_CYCLE_TIME, in milliseconds."""
+    """Tensor fusion: HOROVOD_CYCLE_TIME, in milliseconds (asked for in horovod#276)."""
     with _anew(f, environment={"HOROVOD_CYCLE_TIME": "3.5"}):
         _many(f)
 

@@ -143,7 +143,10 @@ def more_backward_passes_than_expected_are_refused(f: TorchFramework) -> None:
 
 @CASES.add(averages=True)
 def backward_passes_accumulate(f: TorchFramework) -> None:
-    """API, backward_passes_per_step: accumulating gradients over multiple mini-batches before reducing and applying."""
+    """API, backward_passes_per_step: accumulating gradients over multiple mini-batches before reducing and applying.
+
+    horovod#543, #546: a large batch in several parts, one step for all, ended in an AssertionError.
+    """
     model = make_model()
     optimizer = wrap(f, model, backward_passes_per_step=2)
     for step in range(2):

@@ -82,6 +82,7 @@ def test_flags_without_an_effect_say_so(argv: list[str], said: str) -> None:
 
 
 def test_flags_of_one_kind_share_a_sentence() -> None:
+    """horovod#615: the parameters that autotune tries, which scripts pass, are taken; they are said to do nothing here."""
     argv = ["--autotune", "--autotune-log-file", "x.csv", "--autotune-warmup-samples", "5", "--autotune"]
     assert describe_ignored(parsed(*argv).ignored) == [
         "--autotune, --autotune-log-file, --autotune-warmup-samples have no effect here: nothing is tuned while training, "

@@ -179,6 +179,15 @@ def test_network_and_binding_reach_the_job() -> None:
     )
 
 
+def test_horovod_2097_an_allocation_s_hosts_are_not_replaced_by_this_one() -> None:
+    """horovod#2097: `run(f, np=2)` within a Slurm job of two nodes asked for `-H localhost:2`, which Slurm had none of."""
+    made = plan(4, environ={**ENVIRON, "SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"})
+    assert made.job.hosts == ()
+    assert made.remote
+    words = made.command[: -len(made.job.command)]
+    assert not [word for word in words if "host" in word.lower() or word == "-H"]
+
+
 def test_what_the_mpi_operator_says_reaches_the_launcher_and_the_ranks() -> None:
     made = plan(environ={**ENVIRON, "OMPI_MCA_orte_default_hostfile": "/etc/mpi/hostfile"})
     if made.mpirun.flavour is Flavour.OPEN_MPI_5:

@@ -145,6 +145,7 @@ def test_a_host_that_is_not_there_is_named(network: Network) -> None:
 
 
 def test_an_ssh_that_ends_at_once_is_an_error(network: Network) -> None:
+    """horovod#3645: on hosts of a Slurm job horovodrun ended without a word."""
     refused = executable(network.folder / "refused", "#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n")
     said = said_of_a_start_that_fails(network, refused, 20.0, 2)
     assert f"{network.subnet}.2" in said

@@ -96,6 +96,7 @@ def plan(network: Network, key: str, start_timeout: float = 30.0) -> Plan:
 
 
 def test_ranks_are_started_by_ssh_with_port_and_key(network: Network) -> None:
+    """horovod#1401: with -p and a remote host horovodrun stood still, while the mpirun command that it printed worked."""
     assert launch(plan(network, str(network.folder / "key"))).exit_code == 0
     places = [json.loads((network.folder / f"{rank}.json").read_text()) for rank in range(4)]
     assert places == [[f"node{1 + rank // 2}", 4, rank % 2, rank // 2] for rank in range(4)]

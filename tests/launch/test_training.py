@@ -54,6 +54,7 @@ def test_a_horovod_script_trains_by_the_algorithm_of_the_flag(np: int, algorithm
 
 
 def test_the_rank_that_raised_is_named_with_its_traceback() -> None:
+    """horovod#534: an exception on one rank showed as its consequences on the others, stalled operations and a shutdown."""
     done = run_ranks(2, TRAIN, ["raise"], launcher="hvd-gossip-run", check=False, timeout=LIMIT)
     assert done.returncode == 1
     said = done.stderr[done.stderr.index("hvd-gossip-run:") :]

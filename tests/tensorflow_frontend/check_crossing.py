@@ -147,6 +147,8 @@ def check_a_session_reports_what_failed() -> None:
 
 
 def check_compiled_functions_are_refused_clearly() -> None:
+    """horovod#2590: XLA's message about operations that it cannot compile."""
+
     def reduce(x: object) -> object:
         return hvd.allreduce(x)
 

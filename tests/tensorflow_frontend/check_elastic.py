@@ -80,6 +80,19 @@ def check_a_keras_model_with_its_optimizer() -> None:
         same(weight, value)
 
 
+def check_horovod_2652_a_worker_that_has_not_trained_yet() -> None:
+    """horovod#2652: a new worker's optimizer had no variables yet, for which the others' broadcasts waited."""
+    model = make_model()
+    if hvd.rank() == 0:
+        model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    hvd.elastic.TensorFlowKerasState(model, epoch=0).sync()
+    assert int(model.optimizer.iterations) == 1
+    variables = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
+    for one, other in zip(variables, hvd.broadcast_object(variables, root_rank=0), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(np.any(variable.numpy()) for variable in model.optimizer.variables[2:])  # Adam's moments
+
+
 def check_the_loop_begins_anew_after_a_failure_inside_a_function() -> None:
     if hvd.size() == 1:
         return

@@ -103,6 +103,7 @@ def check_state_is_the_wrapped_optimizers() -> None:
 
 
 def check_backward_passes_per_step() -> None:
+    """horovod#1661, #1676: how often is reduced, and whether sums or means are applied, was not to be told."""
     for train in WAYS:
         for passes in (1, 2, 3):
             for average, factor in ((False, passes), (True, 1)):
@@ -124,6 +125,7 @@ def check_rows() -> None:
     for train in WAYS:
         for dense in (False, True):
             same(train(looked_up, sgd(sparse_as_dense=dense))[0], expected, 1e-5)
+        # horovod#2806: the two together were an error.
         same(train(looked_up, sgd(sparse_as_dense=True, backward_passes_per_step=2))[0], expected, 1e-5)
         with pytest.raises(ValueError, match="IndexedSlices are not supported"):
             train(looked_up, sgd(backward_passes_per_step=2))

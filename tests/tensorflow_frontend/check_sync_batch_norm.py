@@ -56,10 +56,25 @@ def compare(axis: int, *shape: int, graph: bool = False) -> None:
 
 
 def check_it_is_batch_normalization_of_all_batches() -> None:
+    """horovod#2066, #2075: there was none for TensorFlow."""
     compare(-1, 3)
     compare(-1, 4, 2, 3)
     compare(1, 3, 4)
     compare(-1, 3, graph=True)
+
+
+def check_horovod_2100_a_traced_function_after_another_init() -> None:
+    """horovod#2100: a graph kept the number of workers that there was when it was traced."""
+    n, rank = hvd.size(), hvd.rank()
+    layer = hvd.SyncBatchNormalization(axis=-1)
+    layer.build((None, 3))
+    step = tf.function(lambda x: layer(x, training=True))
+    for some in ([*range(n)], [*range(n - 1)] if rank < n - 1 else [n - 1], [*range(n)]):
+        hvd.shutdown()
+        hvd.init(some, process_sets="dynamic")
+        everybody = np.concatenate([batch_of(one, 3) for one in some])
+        expected = (batch_of(rank, 3) - everybody.mean(0)) / np.sqrt(everybody.var(0) + 1e-3)
+        same(step(batch_of(rank, 3)), expected, 1e-4)
 
 
 def check_inference_communicates_nothing() -> None:

@@ -198,7 +198,10 @@ def check_a_failure_on_all_ranks_goes_back_to_the_last_commit() -> None:
 
 
 def check_a_failure_on_one_rank_makes_all_begin_anew() -> None:
-    """Under allreduce the next collective tells; under gossip, whose neighbours go on, the next commit, or the end."""
+    """Under allreduce the next collective tells; under gossip, whose neighbours go on, the next commit, or the end.
+
+    horovod#3264, #2484: after one worker's failure the others aborted, instead of beginning anew.
+    """
     for algorithm in UNDER_TEST:
         for rank in (0, hvd.size() - 1):
             state, happened = run_with_failure(algorithm, once(rank, hvd.HorovodInternalError("injected")))
@@ -266,6 +269,25 @@ def check_changed_hosts_reset_without_going_back() -> None:
         told[:] = [True]
         _, happened = run_with_failure(algorithm, update)
         assert happened == ["train from 0", "reset, epoch 2", "train from 2"]
+
+
+def check_horovod_3494_one_rank_keeps_its_state_and_the_others_go_back() -> None:
+    """horovod#3494: ranks that had only seen others leave skipped the synchronization for which the rest waited."""
+    told: list[bool] = []
+
+    def update(state: Any, epoch: int, step: int) -> None:
+        if (epoch, step) == (1, 2) and told:
+            told.pop()
+            if hvd.rank() == 0:
+                notification_manager.handle_hosts_updated(1.0, HostUpdateResult.removed)
+                state.check_host_updates()
+
+    for algorithm in UNDER_TEST:
+        told.append(True)
+        state, happened = run_with_failure(algorithm, update)
+        assert state.epoch == 3
+        assert len(happened) == 3
+        assert alike(happened[-1])
 
 
 def check_an_interrupt_between_backward_and_step() -> None:

@@ -52,7 +52,7 @@ def everybody_has(model: nn.Module) -> None:
 
 
 def check_832_unequal_numbers_of_steps() -> None:
-    """horovod#832, #2083, #708, #1540: a rank with fewer batches made the others wait for ever.
+    """horovod#832, #2083, #708, #1540, #118, #3888: a rank with fewer batches made the others wait for ever.
 
     And its second half: `join` tells which rank has the last parameters, from which the others get them.
     """
@@ -102,6 +102,32 @@ def check_2497_the_remainder_of_an_epoch() -> None:
     close(flat(model), flat(plain))
 
 
+def check_2466_passes_that_no_step_follows() -> None:
+    """horovod#2466: a step every three batches, and one or two left at the end of an epoch, which the next one's count missed.
+
+    What is left, of another length on every rank, is dropped by synchronize() and zero_grad(), on all ranks alike.
+    """
+    model = make_model()
+    optimizer = wrap(model, backward_passes_per_step=3)
+    plain = torch.optim.SGD((other := make_model()).parameters(), lr=0.1)
+    for epoch in range(2):
+        for number in range(6 + 1 + hvd.rank() % 2):
+            loss_of(model, batch(10 * epoch + number)).backward()
+            if number % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+        optimizer.synchronize()
+        optimizer.zero_grad()
+        for number in range(6):
+            for rank in range(hvd.size()):
+                (loss_of(other, batch(10 * epoch + number, rank)) / hvd.size()).backward()
+            if number % 3 == 2:
+                plain.step()
+                plain.zero_grad()
+    close(flat(model), flat(other))
+    everybody_has(model)
+
+
 def check_2497_one_pass_too_many_says_what_to_do() -> None:
     """horovod#2497, #1535: the message names the option that tells how many passes there are."""
     model = make_model()
@@ -117,7 +143,10 @@ def check_2497_one_pass_too_many_says_what_to_do() -> None:
 
 
 def check_3160_mixed_precision_with_an_overflow_on_one_rank() -> None:
-    """horovod#3160, #1089, #2282: GradScaler left out a step, and the next zero_grad() raised; or ranks came apart."""
+    """horovod#3160, #1089, #2282: GradScaler left out a step, and the next zero_grad() raised; or ranks came apart.
+
+    And determined-ai/determined#699: gradients must have been averaged before they are unscaled.
+    """
     model = make_model()
     optimizer = wrap(model)
     scaler = torch.amp.GradScaler(DEVICE.type, init_scale=8.0)
@@ -155,7 +184,7 @@ def check_2420_gradients_without_a_step() -> None:
 
 
 def check_1417_two_optimizers_of_one_model() -> None:
-    """horovod#1417, #2556: one loss gives gradients to the parameters of both optimizers; only one of them steps."""
+    """horovod#1417, #2556, #1549: one loss gives gradients to the parameters of both optimizers; only one of them steps."""
     generator, critic = make_model(1), nn.Sequential(nn.Linear(CLASSES, 1))
     hvd.broadcast_parameters(critic.state_dict(), root_rank=0)
     models = nn.ModuleDict({"generator": generator, "critic": critic})
@@ -322,7 +351,10 @@ def check_3181_batch_norm_of_all_workers_under_autocast() -> None:
 
 
 def check_2108_half_precision_gradients_without_a_gpu() -> None:
-    """horovod#2108, #2192: averages of float16 ended the process on CPUs, which could not divide them."""
+    """horovod#2108, #2192: averages of float16 ended the process on CPUs, which could not divide them.
+
+    Asked for in #278, and for CPUs in #563.
+    """
     ours = torch.full((3,), 2.0 * hvd.rank(), dtype=torch.float16)
     assert hvd.allreduce(ours, name="half").tolist() == [hvd.size() - 1.0] * 3
     model = make_model()

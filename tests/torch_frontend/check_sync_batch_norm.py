@@ -109,6 +109,7 @@ def counted_requests() -> Iterator[list[str]]:
 
 
 def check_horovod_1384_equal_to_batch_norm_over_the_concatenated_batch() -> None:
+    """horovod#1384, #1077: PyTorch's own SyncBatchNorm works under DistributedDataParallel only."""
     for shape in SHAPES:
         compare(shape, torch.float64, 1e-11)
         compare(shape, torch.float32, 2e-5)

@@ -128,5 +128,6 @@ def test_a_script_under_srun_without_mpi_ends_with_that_error() -> None:
 
 
 def test_ranks_under_mpirun_inside_a_slurm_step_are_what_mpi_says() -> None:
+    """horovod#1038: mpirun in a batch script of Slurm."""
     assert run_ranks(2, INIT, env=STEP).in_rank_order() == [[rank, 2, rank, 2, 0, 1] for rank in range(2)]
     assert run_ranks(1, INIT, env=STEP).in_rank_order() == [[0, 1, 0, 1, 0, 1]]

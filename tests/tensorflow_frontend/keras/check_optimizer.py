@@ -56,6 +56,7 @@ def save(model: Any, path: Path) -> None:
 
 
 def check_features_of_the_wrapped_optimizer_work_as_without_distribution() -> None:
+    """horovod#3726, #3725, #3903: the optimizers that Keras has had since 2.11 were refused; #4290: Keras 3's variables."""
     makers = {
         "momentum": lambda: keras.optimizers.SGD(RATE, momentum=0.9),
         "adam": lambda: keras.optimizers.Adam(0.01, global_clipnorm=0.1, weight_decay=0.1),
@@ -114,7 +115,7 @@ def check_all_variables_of_a_step_cross_at_once() -> None:
 
 
 def check_the_exchange_comes_after_a_function_that_xla_compiles() -> None:
-    """What is said to do where XLA is on: compile the gradients, communicate outside."""
+    """What is said to do where XLA is on (horovod#2590): compile the gradients, communicate outside."""
     expected = plain_weights(3, make=lambda: keras.optimizers.SGD(RATE))
     for settings in ({}, IN_TURN):
         model = make_model(initial(0))
@@ -168,12 +169,15 @@ def check_a_train_step_of_ones_own_and_a_loop() -> None:
 
 
 def check_sparse_gradients_of_an_embedding() -> None:
+    """horovod#2806: with sparse_as_dense and several passes, an error."""
     rows = np.arange(4) + hvd.rank()
-    for settings in ({}, {"sparse_as_dense": True}, IN_TURN):
+    passes = {"sparse_as_dense": True, "backward_passes_per_step": 2, "average_aggregated_gradients": True}
+    for settings in ({}, {"sparse_as_dense": True}, passes, IN_TURN):
         table = keras.layers.Embedding(8, 2, embeddings_initializer="ones")
         model = keras.Sequential([keras.layers.Input((1,)), table, keras.layers.Flatten()])
         model.compile(optimizer=hvd_keras.DistributedOptimizer(keras.optimizers.SGD(1.0), **settings), loss="mse")
-        model.train_on_batch(rows[:, None], np.zeros((4, 2)))
+        for _ in range(settings.get("backward_passes_per_step", 1)):
+            model.train_on_batch(rows[:, None], np.zeros((4, 2)))
         expected = np.ones((8, 2))
         for rank in range(hvd.size()):
             expected[np.arange(4) + rank] -= 2 * 1.0 / 8 / hvd.size()
@@ -220,6 +224,7 @@ def check_a_step_that_overflows_on_one_rank() -> None:
 
 
 def check_mixed_precision() -> None:
+    """horovod#3860: LossScaleOptimizer around Keras's new optimizers."""
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         for settings in ({}, {"algorithm": "sgp"}):
@@ -340,6 +345,7 @@ def check_local_layers_stay_local() -> None:
 
 
 def check_a_saved_model_comes_back_distributed() -> None:
+    """horovod#3725: variables of Keras's new optimizers could be neither saved nor loaded."""
     for settings in ({}, {"algorithm": "dpsgd", "mixing_period": 2}):
         optimizer = hvd_keras.DistributedOptimizer(
             keras.optimizers.SGD(RATE, momentum=0.9), compression=hvd.Compression.none, **settings
@@ -399,6 +405,7 @@ def check_misuse_is_refused() -> None:
 
 
 def check_the_wrapper_shows_the_wrapped_optimizer() -> None:
+    """horovod#3822: `hvd.tensorflow.DistributedOptimizer` knew Keras's legacy optimizers only."""
     plain = keras.optimizers.SGD(RATE, momentum=0.5)
     optimizer = hvd_keras.DistributedOptimizer(plain)
     assert optimizer.name == "DistributedSGD"

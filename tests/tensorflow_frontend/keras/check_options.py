@@ -109,6 +109,17 @@ def check_options_are_saved_and_read() -> None:
         Options(groups=[[variable], [variable]])
 
 
+def check_horovod_1437_an_optimizer_is_made_from_its_configuration() -> None:
+    """horovod#1437: from_config(get_config()) was a TypeError: an unexpected keyword argument 'learning_rate'."""
+    optimizer = hvd_keras.DistributedOptimizer(keras.optimizers.Adam(0.125), compression=hvd.Compression.fp16)
+    for make in (optimizer.from_config, type(optimizer).from_config):
+        again = make(optimizer.get_config())
+        assert type(again) is type(optimizer)
+        assert again._hvd_options == optimizer._hvd_options
+        assert float(again.learning_rate) == 0.125
+        assert again.name == optimizer.name
+
+
 def check_equal_weights_stay_equal_with_default_settings() -> None:
     weights = fit(make_model(initial(0)), hvd.DistributedOptimizer(keras.optimizers.Adam(0.1)), 3).get_weights()
     for other in everybodys(weights):

@@ -53,6 +53,7 @@ def check_pairs_stay_together() -> None:
 
 
 def check_unequal_numbers_of_steps_with_every_algorithm() -> None:
+    """horovod#3888, #118: workers with different numbers of batches."""
     inputs, targets = np.ones((40, 4), np.float32), np.ones((40, 3), np.float32)
     for algorithm in GOSSIP:
         data = hvd.work_shared(tf.data.Dataset.from_tensor_slices((inputs, targets)), block=4).batch(4)
