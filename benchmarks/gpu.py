@@ -11,8 +11,8 @@ from benchmarks import plots
 from benchmarks.benchmark import Benchmark
 from benchmarks.job import run_ranks
 from benchmarks.options import GpuOptions
-from benchmarks.overhead import ALGORITHM, COMPUTE, RATIO, STEP, WAITED, mean_blocks
-from benchmarks.report import Cell, Report, Row
+from benchmarks.overhead import ALGORITHM, COMPUTE, RATIO, STEP, WAITED, cells_of, mean_blocks
+from benchmarks.report import Report, Row
 from benchmarks.spread import Spread
 
 EXCHANGES = "exchanges a step"
@@ -40,16 +40,8 @@ def measure(options: GpuOptions) -> Report:
 
 
 def _row(algorithm: str, ranks: list[list[Record]]) -> Row:
-    step, compute = (mean_blocks(ranks, algorithm, kind, "step_seconds") for kind in ("distributed", "plain"))
-    cells: dict[str, Cell] = {
-        ALGORITHM: algorithm,
-        STEP: step * 1e3,
-        COMPUTE: compute * 1e3,
-        RATIO: step / compute,
-        WAITED: mean_blocks(ranks, algorithm, "distributed", "waited_share") * 100,
-        EXCHANGES: mean_blocks(ranks, algorithm, "distributed", "exchanges"),
-    }
-    return Row(cells, {})
+    exchanges = mean_blocks(ranks, algorithm, "distributed", "exchanges")
+    return Row(cells_of(algorithm, ranks) | {EXCHANGES: exchanges}, {})
 
 
 def draw(report: Report) -> Figure:

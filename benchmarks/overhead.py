@@ -43,16 +43,20 @@ def measure(options: OverheadOptions) -> Report:
 
 
 def _row(algorithm: str, ranks: list[list[Record]]) -> Row:
+    cells = cells_of(algorithm, ranks) | {CPU: mean_blocks(ranks, algorithm, "distributed", "cpu_share") * 100}
+    return Row(cells, {} if algorithm == BASELINE else {RATIO: Target(LIMIT), WAITED: Target(WAITED_LIMIT)})
+
+
+def cells_of(algorithm: str, ranks: list[list[Record]]) -> dict[str, Cell]:
+    """An algorithm's steps beside those of the plain optimizer."""
     step, compute = (mean_blocks(ranks, algorithm, kind, "step_seconds") for kind in ("distributed", "plain"))
-    cells: dict[str, Cell] = {
+    return {
         ALGORITHM: algorithm,
         STEP: step * 1e3,
         COMPUTE: compute * 1e3,
         RATIO: step / compute,
         WAITED: mean_blocks(ranks, algorithm, "distributed", "waited_share") * 100,
-        CPU: mean_blocks(ranks, algorithm, "distributed", "cpu_share") * 100,
     }
-    return Row(cells, {} if algorithm == BASELINE else {RATIO: Target(LIMIT), WAITED: Target(WAITED_LIMIT)})
 
 
 def mean_blocks(ranks: list[list[Record]], algorithm: str, kind: str, what: str) -> Spread:

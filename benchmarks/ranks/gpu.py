@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks.job import Meeting, serve
 from benchmarks.options import GpuOptions
+from benchmarks.ranks.overhead import take_turns
 from hvd_gossip import runtime
 
 Record = dict[str, Any]
@@ -22,17 +23,15 @@ def measure(options: GpuOptions, meeting: Meeting) -> list[Record]:
     """What this rank saw: for every repetition and algorithm, a block with the plain optimizer and one with it."""
     hvd.init()
     torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())
-    records = []
     try:
-        for repetition in range(options.repetitions):
-            turn = repetition % len(options.algorithms)
-            for algorithm in options.algorithms[turn:] + options.algorithms[:turn]:
-                what = {"repetition": repetition, "algorithm": algorithm, "device": torch.cuda.get_device_name()}
-                records.append({"kind": "plain"} | what | measure_block(options, meeting, None))
-                records.append({"kind": "distributed"} | what | measure_block(options, meeting, algorithm))
+        return take_turns(
+            options.algorithms,
+            options.repetitions,
+            lambda algorithm: measure_block(options, meeting, algorithm),
+            device=torch.cuda.get_device_name(),
+        )
     finally:
         hvd.shutdown()
-    return records
 
 
 def measure_block(options: GpuOptions, meeting: Meeting, algorithm: str | None) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hvd_gossip.torch as hvd
@@ -22,16 +23,29 @@ Record = dict[str, Any]
 def measure(options: OverheadOptions, meeting: Meeting) -> list[Record]:
     """What this rank saw: for every repetition and algorithm, a block with the plain optimizer and one with it."""
     hvd.init()
-    records = []
     try:
-        for repetition in range(options.repetitions):
-            turn = repetition % len(options.algorithms)
-            for algorithm in options.algorithms[turn:] + options.algorithms[:turn]:
-                what = {"repetition": repetition, "algorithm": algorithm}
-                records.append({"kind": "plain"} | what | measure_block(options, meeting, None))
-                records.append({"kind": "distributed"} | what | measure_block(options, meeting, algorithm))
+        return take_turns(
+            options.algorithms, options.repetitions, lambda algorithm: measure_block(options, meeting, algorithm)
+        )
     finally:
         hvd.shutdown()
+
+
+def take_turns(
+    algorithms: Sequence[str], repetitions: int, block: Callable[[str | None], Record], **also: object
+) -> list[Record]:
+    """For every repetition and algorithm, a block with the plain optimizer (None) and one with the algorithm.
+
+    Args:
+        also: what every record says besides.
+    """
+    records = []
+    for repetition in range(repetitions):
+        turn = repetition % len(algorithms)
+        for algorithm in [*algorithms[turn:], *algorithms[:turn]]:
+            what = {"repetition": repetition, "algorithm": algorithm} | also
+            records.append({"kind": "plain"} | what | block(None))
+            records.append({"kind": "distributed"} | what | block(algorithm))
     return records
 
 

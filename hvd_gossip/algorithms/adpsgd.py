@@ -21,8 +21,8 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import TypeVar
 
 import numpy as np
 
@@ -187,25 +187,24 @@ class ADPSGD(Algorithm):
 
     async def _meet(self, peer: int) -> None:
         """One exchange, as its initiator."""
-        endpoint, channel = self.context.endpoint, self.context.channel
         self._active += 1
         self._initiating = True
-
-        async def ask() -> None:
-            answer = np.empty(_TOKEN.size, np.uint8)
-            await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-            await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
-            self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
-
-        await self._swap(peer, ask)
+        await self._swap(peer, self._ask(peer))
         self._initiating = False
         self._changed.set()
 
-    async def _swap(self, peer: int, agree: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """One exchange, counted as active already, once both ends have agreed to it."""
+    async def _ask(self, peer: int) -> None:
+        endpoint, channel = self.context.endpoint, self.context.channel
+        answer = np.empty(_TOKEN.size, np.uint8)
+        await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
+        await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
+        self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
+
+    async def _swap(self, peer: int, agreement: Awaitable[None]) -> None:
+        """One exchange, counted as active already, once both ends have agreed to it. Less than one if the peer dies."""
         before = self._steps
         try:
-            await agree()
+            await agreement
             await self._exchange(peer)
             self.context.counters.staleness[peer] = self._steps - before
         except PeerFailedError:
@@ -265,16 +264,12 @@ class ADPSGD(Algorithm):
 
     def _answer_next(self) -> None:
         while self._requests and self._active < ANSWERS_AT_ONCE:
-            peer = self._requests.popleft()
             self._active += 1
+            peer = self._requests.popleft()
             self.context.endpoint.spawn(self._answer(peer), ("answer to rank", peer))
 
     async def _answer(self, peer: int) -> None:
-        endpoint, channel = self.context.endpoint, self.context.channel
-
-        async def agree() -> None:
-            await endpoint.send(peer, channel + 1, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-
-        await self._swap(peer, agree)
+        token = _TOKEN.pack(REQUEST, self._steps, self._pace.seconds)
+        await self._swap(peer, self.context.endpoint.send(peer, self.context.channel + 1, token))
         self._answer_next()
         self._changed.set()

@@ -60,7 +60,6 @@ class LocalSGD(Algorithm):
 
     def step(self, update: Callable[[], R]) -> Generator[Wait, None, R]:
         result = update()
-        self.context.replica.space.updated()
         self._steps += 1
         if self._every and self._steps % self._every == 0:
             yield self._average

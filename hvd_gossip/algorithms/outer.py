@@ -149,7 +149,6 @@ class Outer(Algorithm):
             with chunk.space.training(chunk):
                 self._advance(chunk, anchor, velocity)
         replica.applied += 1
-        replica.space.updated()
 
     def _advance(self, chunk: Chunk, anchor: Array, velocity: Array) -> None:
         """One chunk: the mean that it holds becomes the next anchor."""
