@@ -78,9 +78,9 @@ def run_ranks(
     Raises:
         RanksError: a time-out, processes left behind, or (with `check`) a non-zero exit status.
     """
-    with tempfile.TemporaryDirectory(prefix="hvd-test-") as directory:
+    with tempfile.TemporaryDirectory(prefix="hvd-test-", ignore_cleanup_errors=True) as directory:
         command = [*_launch(launcher, n), *launcher_args, sys.executable, *_script(script, directory), *args]
-        environment = os.environ | _environment(directory) | dict(env or {})
+        environment = os.environ | _environment(directory) | _session(launcher, directory) | dict(env or {})
         with _process(command, environment, directory, grace) as process:
             stdout, stderr = _communicate(process, timeout, directory)
         completed = Completed(process.returncode, stdout, stderr, _results(directory))
@@ -152,6 +152,11 @@ def _environment(directory: str) -> dict[str, str]:
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     }
+
+
+def _session(launcher: str, directory: str) -> dict[str, str]:
+    """Open MPI's files lie in the run's folder; elsewhere a killed run's would stay and hinder a later one."""
+    return {"PRTE_MCA_prte_local_tmpdir_base": directory} if launcher == "mpirun" else {}
 
 
 @contextmanager

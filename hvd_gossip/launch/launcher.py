@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hvd_gossip.launch.agent.options import VARIABLE, Options
+from hvd_gossip.launch.mpirun import session_folder_variable
 from hvd_gossip.launch.plan import Plan
 from hvd_gossip.launch.reports import RankEnd, ReportServer, first_failure
 from hvd_gossip.launch.supervise import Outcome, Patience, Redirect, Supervisor
@@ -64,7 +68,7 @@ def launch(
     started = time.monotonic()
     np, output = plan.job.np, plan.output
     supervisor = Supervisor(np, patience or Patience(), end_on_failure, plan.start_timeout)
-    with ReportServer(plan.remote, supervisor.failed, plan.job.interfaces) as agents:
+    with ReportServer(plan.remote, supervisor.failed, plan.job.interfaces) as agents, _session_folder(plan) as folder:
         told = Options(
             agents.addresses,
             agents.token,
@@ -74,7 +78,7 @@ def launch(
             rank_digits=len(str(np - 1)),
             timestamps=output.timestamps,
         )
-        environment = {**plan.environment, VARIABLE: told.to_json()}
+        environment = {**plan.environment, **folder, VARIABLE: told.to_json()}
         outcome = supervisor.run(plan.command, environment, agents, stdout=stdout, stderr=stderr)
     return LaunchResult(
         exit_code=_exit_code(outcome, agents.ends),
@@ -85,6 +89,24 @@ def launch(
         command=plan.command,
         seconds=time.monotonic() - started,
     )
+
+
+@contextmanager
+def _session_folder(plan: Plan) -> Iterator[dict[str, str]]:
+    """While it is entered, a folder of this launch's own for what the MPI launcher keeps on this host.
+
+    In the shared one, Open MPI 5 names its files by process number, leaves them behind when it is killed, and does not
+    start ("The PMIx server's listener thread failed to start") once it gets the number of one that was.
+
+    Yields:
+        the variable that tells the MPI launcher of it.
+    """
+    variable = session_folder_variable(plan.mpirun, plan.job, plan.environment)
+    if variable is None:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="hvd-gossip-run-", ignore_cleanup_errors=True) as folder:
+        yield {variable: folder}
 
 
 def _exit_code(outcome: Outcome, ends: tuple[RankEnd, ...]) -> int:

@@ -37,6 +37,9 @@ _SSH_ARGS = {
     Flavour.MPICH: ("HYDRA_LAUNCHER_EXTRA_ARGS",),
 }
 
+_SESSION_FOLDERS = ("prte_local_tmpdir_base", "prte_remote_tmpdir_base", "prte_tmpdir_base")
+"""Open MPI 5's parameters on folders for its files: on this host, on others, on all."""
+
 
 @dataclass(frozen=True)
 class Mpirun:
@@ -139,6 +142,14 @@ def variables(mpirun: Mpirun, job: Job, environ: Mapping[str, str]) -> dict[str,
         return {}
     network = {"FI_PROVIDER": "tcp", "UCX_TLS": "tcp,self,sm"} if job.tcp else {}  # whichever this build talks through
     return network | ({_SSH_ARGS[Flavour.MPICH][0]: shlex.join(job.ssh_args)} if job.ssh_args else {})
+
+
+def session_folder_variable(mpirun: Mpirun, job: Job, environ: Mapping[str, str]) -> str | None:
+    """The variable that says where the launcher keeps its files on this host; None: it has none, or the user said."""
+    given = {*job.mpi_args, *(name.removeprefix("PRTE_MCA_") for name in environ)}
+    if mpirun.flavour is not Flavour.OPEN_MPI_5 or given & set(_SESSION_FOLDERS):
+        return None
+    return f"PRTE_MCA_{_SESSION_FOLDERS[0]}"
 
 
 def ssh_args(mpirun: Mpirun, environ: Mapping[str, str], port: int | None, identity: str | None) -> tuple[str, ...]:

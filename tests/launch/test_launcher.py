@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import textwrap
 import threading
@@ -199,6 +200,20 @@ def test_ranks_do_not_outlive_a_killed_launcher(start: Launches) -> None:
         launcher.kill()
     until(lambda: all(map(gone, ranks)))
     until(lambda: not marked(MARK, str(start.folder)))
+
+
+def test_a_killed_mpi_launcher_leaves_no_files(start: Launches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open MPI 5 would, and then refuse to start once a process number comes round again (openpmix #4022)."""
+    temporary = start.folder / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    done = start(
+        2,
+        "import psutil; psutil.Process().parents()[1].kill(); time.sleep(60)",
+        env={"TMPDIR": str(temporary)},
+    )
+    assert done.exit_code != 0
+    assert list(temporary.iterdir()) == []
 
 
 def seen_by_ranks(start: Launches, np: int, expression: str, **more: Any) -> list[Any]:

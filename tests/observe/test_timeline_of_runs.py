@@ -46,6 +46,7 @@ DYNAMIC = (
         errors.append(str(error))
     allreduce("during")
     basics.stop_timeline()
+    allreduce("between")  # which other ranks may ask for before rank 0 has stopped: then its negotiation is recorded
     allreduce("after")
     basics.shutdown()
     report(errors)
