@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hvd_gossip import exits, joining
+from hvd_gossip import topology as topologies
 from hvd_gossip.algorithms.base import Algorithm, Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import AUTO, find_algorithm, make_algorithm
@@ -37,7 +38,6 @@ from hvd_gossip.placement import Placement
 from hvd_gossip.sharing import WorkSharing
 from hvd_gossip.stepper import TRAINING, Stepper
 from hvd_gossip.tasks import Scheduler
-from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.placed import Placed
 from hvd_gossip.transport.endpoint import Array
@@ -235,7 +235,7 @@ class Runtime:
         if self.world.rank not in ranks:
             raise ValueError(f"rank {self.world.rank} is not in process set {process_set} of ranks {list(ranks)}")
         spec = kind.default_topology if config.topology == "auto" else config.topology
-        topology = make_topology(
+        topology = topologies.make_topology(
             spec,
             len(ranks),
             seed=config.seed,
@@ -243,7 +243,7 @@ class Runtime:
             laziness=config.laziness,
             hosts=number_hosts([self.world.hosts[rank] for rank in ranks]),
         )
-        fitting = fit_topology(topology, kind.needs)
+        fitting = topologies.fit_topology(topology, kind.needs)
         return fitting if process_set == 0 else Placed(fitting, ranks)
 
     def stepper(self) -> Stepper:

@@ -123,7 +123,7 @@ class Choice(Kind):
 
     def parse(self, value: object) -> Any:
         word = value.strip().lower() if isinstance(value, str) else ""
-        if word not in self.names():
+        if word not in self._choices and word not in self.names():
             raise ValueError("not one of the choices")
         return word
 

@@ -156,6 +156,21 @@ report([same, gone, message, sums, second.config.algorithm])
         assert "hvd.init()" in message
 
 
+def test_without_a_topology_networkx_is_not_imported() -> None:
+    """Which takes half a second on each rank."""
+    script = """
+        import sys
+        from hvd_gossip import basics
+        from tests.mpi import report
+
+        basics.init(algorithm=sys.argv[1])
+        report("networkx" in sys.modules)
+        basics.shutdown()
+    """
+    loaded = [run_ranks(1, script, [name], launcher="none").results[0] for name in ("allreduce", "dpsgd")]
+    assert loaded == [False, True]
+
+
 def test_ranks_that_attach_different_things_all_raise() -> None:
     script = (
         PREAMBLE
