@@ -11,27 +11,32 @@ import re
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.marks import slow_except
 from tests.mpi import Completed, report, run_ranks
 
 WAIT_TIMEOUT = 20
 """Seconds after which a rank that is left alone by the others gives up."""
-RANKS = [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 5))]
+RANKS = slow_except(range(1, 6), 3)
 """Numbers of ranks; odd and prime ones, for assumptions about powers of two. What is documented runs with 1 and 2 as well, in
 the conformance suite."""
 
 
-EVERY = "HVD_TEST_EVERY_ALGORITHM"
-"""Set in launches whose checks go through all algorithms, which are slow."""
+ALGORITHMS_OF_CHECKS = "HVD_TEST_ALGORITHMS"
+"""The variable that says to a launch which algorithms its checks go through; commas between them."""
 KINDS = ("allreduce", "dpsgd", "adpsgd", "sgp", "asgd", "relaysgd")
-"""One algorithm of each kind, for all other launches: none, synchronous, pairwise, push-sum, with a server, with a memory."""
-UNDER_TEST = {name: kind for name, kind in ALGORITHMS.items() if name in KINDS or os.environ.get(EVERY)}
+"""One algorithm of each kind: none, synchronous, pairwise, push-sum, with a server, with a memory. The default."""
+FEW = ("allreduce", "dpsgd", "adpsgd")
+"""What makes a difference to a framework's part, where each model takes a third of a second to trace."""
+UNDER_TEST = {
+    name: kind
+    for name, kind in ALGORITHMS.items()
+    if name in os.environ.get(ALGORITHMS_OF_CHECKS, ",".join(KINDS)).split(",")
+}
 """In a rank: the algorithms that checks go through. What is one algorithm's own is tested in the simulator, for all."""
 
 
@@ -40,46 +45,53 @@ def checks_in(path: Path) -> list[str]:
     return re.findall(r"^def (check_\w+)", path.read_text(), re.MULTILINE)
 
 
-def assert_passed(
+def assert_passed(path: Path, check: str, n: int, timeout: float, *args: str, **more: Any) -> None:
+    """Asserts that a check passed on all of `n` ranks. The arguments beside it are those of `outcomes`."""
+    done = outcomes(path, n, timeout, *args, **more)
+    for rank in range(n):
+        outcome = done.results.get(rank, {}).get(check, f"did not run\n{done.stdout}\n{done.stderr}")
+        assert outcome == "passed", f"rank {rank}: {outcome}"
+
+
+def outcomes(
     path: Path,
-    check: str,
     n: int,
     timeout: float,
     *args: str,
     launcher: str = "mpirun",
-    every: bool | None = None,
+    algorithms: Iterable[str] | None = None,
     wait_timeout: int = WAIT_TIMEOUT,
-) -> None:
-    """Asserts that a check passed on all of `n` ranks.
+) -> Completed:
+    """What each rank reported of each check. One launch for all tests of a script.
 
     Args:
         path: the script, which calls `run_checks`.
         timeout: seconds for all of the script's checks together.
         args: the script's.
         launcher: as for `run_ranks`. One rank under mpirun needs no launcher.
-        every: whether checks go through all algorithms; by default with four ranks and more.
+        algorithms: those that checks go through; by default KINDS, or with four ranks and more all, which is slow.
         wait_timeout: seconds after which a rank that is left alone by the others gives up.
     """
-    done = outcomes(path, n, timeout, args, launcher, n >= 4 if every is None else every, wait_timeout)
-    for rank in range(n):
-        outcome = done.results.get(rank, {}).get(check, f"did not run\n{done.stdout}\n{done.stderr}")
-        assert outcome == "passed", f"rank {rank}: {outcome}"
+    if algorithms is None:
+        algorithms = KINDS if n < 4 else ALGORITHMS
+    return _launch(path, n, timeout, args, launcher, tuple(algorithms), wait_timeout)
 
 
 @functools.cache
-def outcomes(
+def _launch(
     path: Path,
     n: int,
     timeout: float,
-    args: tuple[str, ...] = (),
-    launcher: str = "mpirun",
-    every: bool = False,
-    wait_timeout: int = WAIT_TIMEOUT,
+    args: tuple[str, ...],
+    launcher: str,
+    algorithms: tuple[str, ...],
+    wait_timeout: int,
 ) -> Completed:
-    """What each rank reported of each check. One launch for all tests of a script."""
-    environment = {"HVD_GOSSIP_WAIT_TIMEOUT": str(wait_timeout), "HVD_GOSSIP_REPORT": "0"}
-    if every:
-        environment[EVERY] = "1"
+    environment = {
+        "HVD_GOSSIP_WAIT_TIMEOUT": str(wait_timeout),
+        "HVD_GOSSIP_REPORT": "0",
+        ALGORITHMS_OF_CHECKS: ",".join(algorithms),
+    }
     launcher = "none" if n == 1 and launcher == "mpirun" else launcher
     return run_ranks(n, path, args, env=environment, timeout=timeout, launcher=launcher, check=False)
 

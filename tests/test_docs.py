@@ -21,10 +21,17 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs(example: str) -> None:
-    """Alone, and those that use the package's API on two ranks as well."""
-    run_ranks(1, example, launcher="none")
+    """Alone, or those that use the package's API on two ranks."""
     if "hvd.init" in example:
         run_ranks(2, example)
+    else:
+        run_ranks(1, example, launcher="none")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [one for one in EXAMPLES if "hvd.init" in str(one.values[0])])
+def test_an_example_runs_alone(example: str) -> None:
+    run_ranks(1, example, launcher="none")
 
 
 def test_there_are_examples() -> None:

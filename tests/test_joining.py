@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.marks import slow_except
 from tests.mpi import run_ranks
 
 GOSSIP = ["dpsgd", "adpsgd", "sgp"]
@@ -25,7 +26,7 @@ def total(rt, x, name):
 """
 
 
-@pytest.mark.parametrize("ranks", [3, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5))])
+@pytest.mark.parametrize("ranks", slow_except(range(1, 6), 4))
 @pytest.mark.parametrize("algorithm", GOSSIP)
 def test_epochs_of_different_lengths(algorithm: str, ranks: int) -> None:
     """Horovod's #832: each epoch somebody has most of the data; the mean over all stands still, joined or not."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ranks import assert_passed, checks_in
+from tests.ranks import KINDS, assert_passed, checks_in, outcomes
 
 SCRIPT = """
 import sys
@@ -39,6 +39,10 @@ def script(tmp_path: Path) -> Path:
 
 def test_checks_are_found_in_order(script: Path) -> None:
     assert checks_in(script) == ["check_well", "check_badly", "check_afterwards"]
+
+
+def test_one_launch_serves_all_who_ask_for_it(script: Path) -> None:
+    assert outcomes(script, 1, 50, "word") is outcomes(script, 1, 50, "word", launcher="mpirun", algorithms=KINDS)
 
 
 def test_each_check_has_its_own_outcome(script: Path) -> None:

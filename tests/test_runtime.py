@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.marks import slow_except
 from tests.mpi import run_ranks
 
 GOSSIP = ["dpsgd", "adpsgd", "sgp", "choco"]
@@ -30,7 +31,7 @@ def total(rt, x, name):
 """
 
 
-@pytest.mark.parametrize("ranks", [2, 5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))])
+@pytest.mark.parametrize("ranks", slow_except(range(1, 6), 5))
 @pytest.mark.parametrize("algorithm", GOSSIP)
 def test_the_mean_of_real_parameters_stands_still_and_workers_agree(algorithm: str, ranks: int) -> None:
     """Invariants mass and consensus over MPI: at least 30 steps without updates, of uneven times (under AD-PSGD, whose
@@ -73,7 +74,7 @@ runtime.shutdown()
             assert exchanges > 5
 
 
-@pytest.mark.parametrize("algorithm", GOSSIP)
+@pytest.mark.parametrize("algorithm", slow_except(GOSSIP, "dpsgd", "adpsgd"))
 def test_workers_may_take_different_numbers_of_steps(algorithm: str) -> None:
     """Uneven data (Horovod's #832): who has finished is not waited for; the exact mean still is everybody's."""
     script = (
@@ -97,7 +98,9 @@ runtime.shutdown()
     assert max(run_ranks(4, script).in_rank_order()) < 1e-12
 
 
-@pytest.mark.parametrize("algorithm", ["allreduce", *GOSSIP, "relaysgd"])
+@pytest.mark.parametrize(
+    "algorithm", slow_except(["allreduce", *GOSSIP, "relaysgd"], "allreduce", "adpsgd", "relaysgd")
+)
 def test_training_goes_on_when_one_leaves_early(algorithm: str) -> None:
     """A departed worker's peers go on without it; under allreduce they are told who has left."""
     script = (
@@ -236,7 +239,7 @@ runtime.shutdown()
     assert results[0][1] > 0
 
 
-@pytest.mark.parametrize("algorithm", ["allreduce", "adpsgd", "dpsgd"])
+@pytest.mark.parametrize("algorithm", slow_except(["allreduce", "adpsgd", "dpsgd"], "allreduce", "dpsgd"))
 @pytest.mark.parametrize("how", ["raise", "exit", "interrupt"])
 def test_a_script_that_fails_ends_the_job_and_leaves_nothing(algorithm: str, how: str) -> None:
     """run_ranks itself fails if the job hangs or leaves processes behind."""

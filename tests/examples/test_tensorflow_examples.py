@@ -14,6 +14,7 @@ import pytest
 from _arrays import load_arrays
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.marks import slow_except
 from tests.mpi import Completed, run_ranks
 from tests.tensorflow_frontend.ranks import needs_tensorflow
 
@@ -68,14 +69,16 @@ def test_arrays_are_read_from_the_files_of_mnist(tmp_path: Path) -> None:
     assert (len(train[1]), len(test[1])) == (1440, 357)
 
 
-BASIC: tuple[Run, ...] = tuple((name, "allreduce", *arguments) for name, arguments in ENOUGH.items())
+FIRST = ("tensorflow2_keras_mnist", "tensorflow2_mnist", "tensorflow_mnist")
+"""One of each way of training: `fit`, a tape, and a session of TensorFlow 1."""
 
 
 @needs_tensorflow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("example", ENOUGH)
+@pytest.mark.parametrize("example", slow_except(ENOUGH, *FIRST))
 def test_examples_learn(example: str) -> None:
-    printed = outputs(BASIC)[list(ENOUGH).index(example)]
+    together = FIRST if example in FIRST else (example,)
+    printed = outputs(tuple((name, "allreduce", *ENOUGH[name]) for name in together))[together.index(example)]
     assert last_figure("test accuracy", printed) > 0.85
 
 

@@ -13,6 +13,7 @@ from _images import load_images
 from _resnet import ResNet
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.marks import slow_except
 from tests.mpi import Completed, run_ranks
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -32,7 +33,7 @@ def last_figure(pattern: str, done: Completed) -> float:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("algorithm", [pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS])
+@pytest.mark.parametrize("algorithm", slow_except(ALGORITHMS))
 def test_mnist_learns_with_every_algorithm(algorithm: str) -> None:
     done = run_example("torch_mnist.py", "--epochs", "8", flags=("--algorithm", algorithm))
     assert last_figure("test accuracy", done) > 0.85
@@ -48,15 +49,15 @@ def test_mnist_learns_with_every_algorithm(algorithm: str) -> None:
     ],
 )
 def test_mnist_learns_with_its_flags(flags: tuple[str, ...]) -> None:
-    done = run_example("torch_mnist.py", "--epochs", "9", *flags)
-    assert last_figure("test accuracy", done) > 0.8
+    done = run_example("torch_mnist.py", "--epochs", "6", *flags)
+    assert last_figure("test accuracy", done) > 0.7
 
 
 @pytest.mark.timeout(120)
 def test_elastic_mnist_goes_on_from_its_last_commit() -> None:
-    done = run_example("torch_mnist_elastic.py", "--epochs", "8", "--fail-at-step", "27")
+    done = run_example("torch_mnist_elastic.py", "--epochs", "5", "--fail-at-step", "27")
     assert done.stdout.count("back to the last commit") == 2
-    assert last_figure("epoch 8: test accuracy", done) > 0.8
+    assert last_figure("epoch 5: test accuracy", done) > 0.5
 
 
 @pytest.mark.slow
@@ -91,9 +92,7 @@ def test_the_resnet_trains_with_every_algorithm(algorithm: str, tmp_path: Path) 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(
-    "algorithm", [pytest.param(name, marks=[] if name == "sgp" else pytest.mark.slow) for name in ALGORITHMS]
-)
+@pytest.mark.parametrize("algorithm", slow_except(ALGORITHMS, "sgp"))
 def test_the_synthetic_benchmark_prints_a_rate(algorithm: str) -> None:
     sizes = ("--image-size", "16", "--batch-size", "4", "--num-iters", "2", "--num-batches-per-iter", "2")
     done = run_example("torch_synthetic_benchmark.py", *SMALL_NET, *sizes, flags=("--algorithm", algorithm))

@@ -42,7 +42,7 @@ TRAIN = """
 """
 
 
-@pytest.mark.parametrize(("np", "algorithm"), [(2, "adpsgd"), (3, "allreduce")])
+@pytest.mark.parametrize(("np", "algorithm"), [(2, "adpsgd"), pytest.param(3, "allreduce", marks=pytest.mark.slow)])
 def test_a_horovod_script_trains_by_the_algorithm_of_the_flag(np: int, algorithm: str) -> None:
     flags = ["--algorithm", algorithm, "--threads-per-rank", "1"]
     done = run_ranks(np, TRAIN, launcher="hvd-gossip-run", launcher_args=flags, timeout=LIMIT)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests import ranks
+from tests.marks import slow_except
 
 FOLDER = Path(__file__).parent
 MAIN = FOLDER / "rank_main.py"
-RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4, 5))]
+RANKS = slow_except(range(1, 6), 2)
 SECONDS = 350.0
 """For all checks of one launch."""
 needs_tensorflow = pytest.mark.skipif(

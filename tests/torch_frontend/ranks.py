@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests import ranks, torch_device
 from tests.mpi import Completed
 from tests.ranks import RANKS as RANKS
@@ -62,14 +63,14 @@ def checks_in(file: str) -> list[str]:
     return ranks.checks_in(FOLDER / file)
 
 
-def assert_passed(file: str, check: str, n: int, timeout: float = 55.0, every: bool | None = None) -> None:
+def assert_passed(file: str, check: str, n: int, timeout: float = 55.0, every: bool = False) -> None:
     """Asserts that a check passed on all of `n` ranks."""
     files = () if every or n > max(TOGETHER) else _launched_with(file, n)
     names = {f"{file}: {check}", *(f"{file}: {name}" for name in checks_in(file))}
-    if len(files) > 1 and _had_its_turn(names, ranks.outcomes(MAIN, n, SECONDS, files)):
+    if len(files) > 1 and _had_its_turn(names, ranks.outcomes(MAIN, n, SECONDS, *files)):
         ranks.assert_passed(MAIN, f"{file}: {check}", n, SECONDS, *files)
     else:
-        ranks.assert_passed(FOLDER / file, check, n, timeout, every=every)
+        ranks.assert_passed(FOLDER / file, check, n, timeout, algorithms=ALGORITHMS if every else None)
 
 
 def _launched_with(file: str, n: int) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hvd_gossip.algorithms.registry import ALGORITHMS
+from tests.marks import slow_except
 from tests.mpi import run_ranks
 from tests.torch_frontend.ranks import assert_passed
 
@@ -15,7 +16,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "torch_digits.py"
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4, 5))])
+@pytest.mark.parametrize("n", slow_except(range(1, 6), 3))
 def test_every_algorithm_learns_the_digits(n: int) -> None:
     assert_passed("check_digits.py", "check_every_algorithm_learns_the_digits", n, timeout=180)
 

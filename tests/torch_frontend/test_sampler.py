@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.marks import slow_except
 from tests.mpi import run_ranks
 from tests.torch_frontend.ranks import assert_passed, checks_in
 
@@ -11,7 +12,7 @@ FILE = "check_sampler.py"
 
 
 @pytest.mark.timeout(320)
-@pytest.mark.parametrize("n", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 5))])
+@pytest.mark.parametrize("n", slow_except((1, 2, 3, 5), 3))
 @pytest.mark.parametrize("check", checks_in(FILE))
 def test_sampler(check: str, n: int) -> None:
     assert_passed(FILE, check, n)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from hvd_gossip.algorithms.registry import ALGORITHMS
 from tests import ranks
+from tests.marks import slow_except
+from tests.ranks import FEW
 from tests.tensorflow_frontend.ranks import needs_tensorflow as needs_tensorflow
 
 FOLDER = Path(__file__).parent
@@ -16,7 +17,7 @@ SECONDS = 600.0
 WAIT_TIMEOUT = 75
 """Seconds. After many `fit`, the main thread was seen to stand for 40 in TensorFlow's destructor of a data set's iterator, with
 Python's lock held; its tuning thread, which may sleep for up to 60, is the likely reason."""
-RANKS = [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))]
+RANKS = slow_except(range(1, 4), 2)
 
 
 def files() -> list[str]:
@@ -31,4 +32,5 @@ def checks() -> list[str]:
 
 def assert_passed(check: str, n: int) -> None:
     """Asserts that a check passed on all of `n` ranks."""
-    ranks.assert_passed(MAIN, check, n, SECONDS, every=n == 3, wait_timeout=WAIT_TIMEOUT)
+    algorithms = ALGORITHMS if n == 3 else FEW
+    ranks.assert_passed(MAIN, check, n, SECONDS, algorithms=algorithms, wait_timeout=WAIT_TIMEOUT)
