@@ -8,6 +8,8 @@ INSTALLED := $(VENV)/installed
 TYPES := build/types
 
 export OMP_NUM_THREADS ?= 1
+# Ranks need not compile the package each for itself.
+export PYTHONDONTWRITEBYTECODE :=
 # Containers run as root, which Open MPI refuses by default; for everybody else these mean nothing.
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
@@ -28,9 +30,9 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
-# Two processes; what runs beside what: tests/schedule.py.
+# Three processes for two cores, since launches often wait; what runs beside what: tests/schedule.py.
 test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 3
 
 test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow

@@ -1,8 +1,8 @@
-"""Which test runs beside which when pytest-xdist shares them among processes (`make test` does, with two).
+"""Which test runs beside which when pytest-xdist shares them among processes (`make test` does, with three).
 
 Tests in the simulator keep one core busy. Launches of real ranks bring processes of their own and often wait, so that
-other tests fit beside them. There are two lines of launches, in each of which one comes after the other: TensorFlow's, which
-take longest and have time-outs to match, and all others.
+other tests fit beside them. There are three lines of launches, in each of which one comes after the other: TensorFlow's, which
+take longest and have time-outs to match, PyTorch's, and all others.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.mpi import ROOT
 
-LAUNCHES, TENSORFLOW = "launches", "launches of TensorFlow"
+LAUNCHES, TORCH, TENSORFLOW = "launches", "launches of PyTorch", "launches of TensorFlow"
 """The scopes of modules that start processes: each goes to one process of the tests."""
 STARTS = re.compile(r"\b(assert_passed|hvd-gossip-run|mpirun|Popen|run_ranks|subprocess|tests\.compat)\b")
 
 IS_TENSORFLOW = re.compile(r"tensorflow|keras", re.IGNORECASE)
+IS_TORCH = re.compile(r"torch")
 
 
 @functools.cache
@@ -31,7 +32,9 @@ def scope(module: str) -> str:
     text = (ROOT / module).read_text()
     if not STARTS.search(text):
         return module
-    return TENSORFLOW if IS_TENSORFLOW.search(module + text) else LAUNCHES
+    if IS_TENSORFLOW.search(module + text):
+        return TENSORFLOW
+    return TORCH if IS_TORCH.search(module + text) else LAUNCHES
 
 
 class LinesOfLaunches(LoadScopeScheduling):  # type: ignore[misc]

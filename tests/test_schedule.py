@@ -6,14 +6,17 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from tests.schedule import LAUNCHES, TENSORFLOW, scope
+from tests.schedule import LAUNCHES, TENSORFLOW, TORCH, scope
 
 
-@pytest.mark.parametrize(
-    "module", ["test_joining.py", "test_docs.py", "conformance/test_torch.py", "torch_frontend/test_sparse.py"]
-)
+@pytest.mark.parametrize("module", ["test_joining.py", "test_docs.py", "launch/test_launcher.py"])
 def test_what_launches_ranks_stands_in_line(module: str) -> None:
     assert scope(f"tests/{module}") == LAUNCHES
+
+
+@pytest.mark.parametrize("module", ["conformance/test_torch.py", "torch_frontend/test_sparse.py"])
+def test_so_do_pytorch_s(module: str) -> None:
+    assert scope(f"tests/{module}") == TORCH
 
 
 @pytest.mark.parametrize("module", ["conformance/test_tensorflow.py", "tensorflow_frontend/keras/test_checks.py"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import signal
@@ -23,6 +24,9 @@ from hvd_gossip.launch.reports import RankEnd, ReportServer
 Redirect: TypeAlias = "int | IO[bytes] | IO[str] | None"
 """Where output goes to, as `subprocess` has it; None: to this process's own."""
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOOK_AGAIN = 0.5
+"""Longest wait for an event, seconds. A signal that comes in the instant before the wait begins does not interrupt it: Python
+calls its handler when the wait is over."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +115,12 @@ class Supervisor:
 
     def _watch(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
         while True:
+            remaining = self._remaining()
             try:
-                event = self._events.get(timeout=self._remaining())
+                event = self._events.get(timeout=min(remaining, LOOK_AGAIN))
             except queue.Empty:
-                self._when_due(process, agents)
+                if remaining <= LOOK_AGAIN:
+                    self._when_due(process, agents)
                 continue
             if event is None:
                 return
@@ -167,10 +173,10 @@ class Supervisor:
         if agents.connected + len(agents.ends) < self._np:
             process.send_signal(number)
 
-    def _remaining(self) -> float | None:
+    def _remaining(self) -> float:
+        """Seconds until something is to be done, whatever happens."""
         due = [self._start_by, self._deadline if self._steps else None]
-        known = [at for at in due if at is not None]
-        return max(0.0, min(known) - time.monotonic()) if known else None
+        return max(0.0, min((at for at in due if at is not None), default=math.inf) - time.monotonic())
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:
         process.wait()

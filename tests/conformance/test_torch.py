@@ -23,7 +23,7 @@ PAIRS = [
     for case in CASES
     if case.runs_with(n)
 ]
-"""Numbers of ranks and the cases that are about them; two ranks run under the launcher by default."""
+"""Numbers of ranks and the cases that are about them."""
 
 
 @pytest.mark.timeout(SECONDS + 10)
@@ -32,6 +32,7 @@ def test_hvd_gossip(n: int, case: str) -> None:
     assert_passed(MAIN, case, n, SECONDS, "torch", "hvd_gossip.torch")
 
 
+@pytest.mark.slow  # tests/compat shows that the modules are the same objects
 @pytest.mark.timeout(SECONDS + 10)
 @pytest.mark.parametrize("case", [case.name for case in CASES if case.runs_with(2)])
 def test_horovod(case: str) -> None:

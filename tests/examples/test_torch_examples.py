@@ -92,7 +92,7 @@ def test_the_resnet_trains_with_every_algorithm(algorithm: str, tmp_path: Path) 
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("algorithm", slow_except(ALGORITHMS, "sgp"))
+@pytest.mark.parametrize("algorithm", slow_except(ALGORITHMS))
 def test_the_synthetic_benchmark_prints_a_rate(algorithm: str) -> None:
     sizes = ("--image-size", "16", "--batch-size", "4", "--num-iters", "2", "--num-batches-per-iter", "2")
     done = run_example("torch_synthetic_benchmark.py", *SMALL_NET, *sizes, flags=("--algorithm", algorithm))
