@@ -41,6 +41,10 @@ URGENT_SHARE = 0.01
 IDLE_AFTER = 0.25
 """After so long without movement the engine only listens, and may sleep `IDLE_FACTOR` times `backoff_max`."""
 IDLE_FACTOR = 4
+IDLE_SHARE = 0.01
+"""Of a core, which listening may cost: where a look takes long, on a slow or busy machine, the sleeps between looks are longer."""
+IDLE_LONGEST = 20e-3
+"""But no longer than this, in seconds."""
 CHECK_EVERY = 0.2
 """How often a waiting caller looks whether the engine has failed."""
 _give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
@@ -130,6 +134,7 @@ class Engine:
         self._commands: MailSlot[Callable[[], object] | None] = MailSlot()
         self._lock = threading.Lock()
         self._waiters = 0
+        self._spent = 0.0
         self._stopping = False
         self._thread = threading.Thread(target=self._main, name="hvd-gossip-engine", daemon=True)
 
@@ -285,13 +290,19 @@ class Engine:
         return self.endpoint.progress() or moved
 
     def _clamp(self, sleep: float, still: float) -> float:
-        longest = self._backoff_max if still < IDLE_AFTER else self._backoff_max * IDLE_FACTOR
+        longest = self._backoff_max if still < IDLE_AFTER else self._idle_sleep()
         if self._waiters:
             longest = min(longest, max(URGENT_SLEEP, still * URGENT_SHARE))
         due = self.endpoint.next_timer()
         if due is not None:
             longest = min(longest, max(due - self.endpoint.now(), FIRST_SLEEP))
         return min(sleep, longest)
+
+    def _idle_sleep(self) -> float:
+        """By which the last look, at its own price, costs IDLE_SHARE of a core."""
+        before, self._spent = self._spent, time.thread_time()
+        by_share = min((self._spent - before) / IDLE_SHARE, IDLE_LONGEST)
+        return max(by_share, self._backoff_max * IDLE_FACTOR)
 
     def _run_command(self, *, block: bool, timeout: float | None) -> bool:
         if not block and self._commands.empty():

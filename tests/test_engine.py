@@ -80,6 +80,16 @@ def wait_until(engine: Engine, condition: Callable[[], bool]) -> None:
         engine.post(lambda: holds.set() if condition() else None)
 
 
+def test_listening_costs_the_same_share_of_a_core_however_long_a_look_takes(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.stop()
+    spent = iter([1.0, 1.0 + 60e-6, 1.0 + 60e-6 + 90e-6, 2.0])
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent))
+    engine._idle_sleep()
+    assert [engine._idle_sleep() for _ in range(3)] == pytest.approx([6e-3, 9e-3, 20e-3])
+
+
 def test_a_coroutine_runs_on_the_engines_thread(engine: Engine) -> None:
     async def where() -> int:
         return threading.get_ident()
