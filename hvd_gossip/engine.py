@@ -42,7 +42,7 @@ IDLE_AFTER = 0.25
 """After so long without movement the engine only listens, and may sleep `IDLE_FACTOR` times `backoff_max`."""
 IDLE_FACTOR = 4
 IDLE_SHARE = 0.01
-"""Of a core, which listening may cost: where a look takes long, on a slow or busy machine, the sleeps between looks are longer."""
+"""Of a core, which listening may cost: on a slow or busy machine, where a look takes long, the sleeps between looks are longer."""
 IDLE_LONGEST = 20e-3
 """But no longer than this, in seconds."""
 CHECK_EVERY = 0.2
