@@ -133,7 +133,12 @@ class Config(MixingSettings):
         200.0, Number(0), TRANSPORT, "How long the idle progress thread polls before it begins to sleep.", unit="us"
     )
     backoff_max_us: float = declare(
-        1000.0, Number(1), TRANSPORT, "Longest sleep of the idle progress thread between two polls.", unit="us"
+        1000.0,
+        Number(1),
+        TRANSPORT,
+        "Longest sleep of the progress thread between two polls; four times it, or up to 20 ms, when nothing "
+        "is under way.",
+        unit="us",
     )
     fusion_threshold: int = declare(
         128 << 20,

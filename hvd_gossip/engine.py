@@ -39,12 +39,12 @@ URGENT_SLEEP = 50e-6
 URGENT_SHARE = 0.01
 """A long wait may become longer by so much of itself: by then somebody is late, and polling for it takes a core's time."""
 IDLE_AFTER = 0.25
-"""After so long without movement the engine only listens, and may sleep `IDLE_FACTOR` times `backoff_max`."""
+"""After so long without movement the engine only listens, and may sleep `IDLE_FACTOR` times `backoff_max`, or longer:"""
 IDLE_FACTOR = 4
 IDLE_SHARE = 0.01
-"""Of a core, which listening may cost: on a slow or busy machine, where a look takes long, the sleeps between looks are longer."""
+"""so that its looks, which take long on a slow or busy machine, cost no more than this share of a core,"""
 IDLE_LONGEST = 20e-3
-"""But no longer than this, in seconds."""
+"""but by itself never longer than so many seconds."""
 CHECK_EVERY = 0.2
 """How often a waiting caller looks whether the engine has failed."""
 _give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))

@@ -23,7 +23,7 @@ WAIT_TIMEOUT = 20
 """Seconds after which a rank that is left alone by the others gives up."""
 RANKS = slow_except(range(1, 6), 3)
 """Numbers of ranks; odd and prime ones, for assumptions about powers of two. What is documented runs with 1 and 2 as well, in
-the conformance suite."""
+the conformance suite (slow, but for PyTorch's 1)."""
 
 
 ALGORITHMS_OF_CHECKS = "HVD_TEST_ALGORITHMS"
