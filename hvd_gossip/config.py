@@ -18,6 +18,7 @@ from typing import Any
 from hvd_gossip import setting_views
 from hvd_gossip.algorithms.settings import MIXING, OBSERVE, PARTICULAR, TRANSPORT, MixingSettings
 from hvd_gossip.errors import ConfigError
+from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.setting import (
     TRUE_WORDS,
     Boolean,
@@ -35,6 +36,8 @@ from hvd_gossip.setting import (
 
 THREADS_DISABLE = "HOROVOD_MPI_THREADS_DISABLE"
 """Horovod's variable for an MPI without threads: what mpi_thread_level=serialized says, where that is not given."""
+STALL_GRACE = 10.0
+"""Seconds that a training thread's wait outlasts stall_shutdown_time, so that the coordinator's answer comes first."""
 PREFIX = "HVD_GOSSIP_"
 """Of the settings' own variables. What the package's parts tell each other begins with an underscore instead."""
 
@@ -280,6 +283,15 @@ def load(overrides: Mapping[str, object] | None = None, environ: Mapping[str, st
 def mixing_settings(config: Config) -> MixingSettings:
     """The settings that an algorithm sees."""
     return MixingSettings(**{name.name: getattr(config, name.name) for name in dataclasses.fields(MixingSettings)})
+
+
+def wait_limits(config: Config) -> WaitLimits:
+    """How long the training thread waits. The collectives give a stalled name up by themselves and say who lacks it; what
+    nobody gives up (a gossip step, or a coordinator that is stuck) ends `STALL_GRACE` later here."""
+    if config.stall_check_disable:
+        return WaitLimits(0.0, config.wait_timeout)
+    stall = config.stall_shutdown_time + STALL_GRACE if config.stall_shutdown_time > 0 else config.wait_timeout
+    return WaitLimits(config.stall_check_time, min(config.wait_timeout, stall))
 
 
 def to_environ(overrides: Mapping[str, object]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from hvd_gossip.buffers.replica import Replica
 from hvd_gossip.choice.chooser import Chooser, describe, meanwhile
 from hvd_gossip.choice.probe import probe
 from hvd_gossip.collectives import Collectives, Request, Result, Sum
-from hvd_gossip.config import Config, load, mixing_settings, slow_factors
+from hvd_gossip.config import Config, load, mixing_settings, slow_factors, wait_limits
 from hvd_gossip.engine import Engine, Handle
 from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
 from hvd_gossip.leaving import leave_after_failure
@@ -33,7 +33,6 @@ from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
 from hvd_gossip.observe.report import DataPath, print_report, report_line
 from hvd_gossip.observe.timeline import Recorder
 from hvd_gossip.observe.traced import TracedEndpoint
-from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.placement import Placement
 from hvd_gossip.sharing import WorkSharing
 from hvd_gossip.stepper import TRAINING, Stepper
@@ -44,11 +43,9 @@ from hvd_gossip.transport.endpoint import Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
 from hvd_gossip.worker import Worker
 from hvd_gossip.world import World, discover, refuse_gloo
-from hvd_gossip.world.world import number_hosts
+from hvd_gossip.world.world import Comm, find_communicator, number_hosts
 
 log = logging.getLogger("hvd_gossip")
-Comm = Any
-"""An mpi4py communicator, or a list of ranks of COMM_WORLD, or None for all."""
 
 
 class Runtime:
@@ -78,7 +75,10 @@ class Runtime:
         self._replaced: Stepper | None = None
         self._comm = comm
         self.engine = Engine(
-            self._connect, spin=config.spin_us * 1e-6, backoff_max=config.backoff_max_us * 1e-6, limits=_limits(config)
+            self._connect,
+            spin=config.spin_us * 1e-6,
+            backoff_max=config.backoff_max_us * 1e-6,
+            limits=wait_limits(config),
         )
         self.world: World
         self.mpi: Any
@@ -153,9 +153,8 @@ class Runtime:
         if kind.one_host:
             self._require_one_host(config.algorithm, topology.ranks)
         channel = self._attachments.agree(what, topology.ranks, self.world.rank, process_set)
-        chunk_bytes = fitting_chunk_bytes(
-            config.chunk_bytes, _largest_degree(topology) * kind.rounds_under_way(settings)
-        )
+        neighbours = topology.largest_degree() * kind.rounds_under_way(settings)
+        chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, neighbours)
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))
         context = Context(
             endpoint=TracedEndpoint(self.engine.endpoint, self.timeline.span)
@@ -284,7 +283,7 @@ class Runtime:
         refuse_gloo()
         self.mpi = load_mpi(self.config.mpi_thread_level)
         self.cuda_aware = is_cuda_aware(self.config.cuda_aware, self.mpi)
-        self.comm = comm = _communicator(self.mpi, self._comm)
+        self.comm = comm = find_communicator(self.mpi, self._comm)
         self.world = discover(comm, self.mpi)
         self.engine.placement = Placement(self.world.local_rank, self.world.local_size)
         return MpiEndpoint(comm.Clone(), scheduler, self.config.seed)
@@ -434,28 +433,3 @@ def _data_path(cuda_aware: bool) -> DataPath:
     if importlib.util.find_spec("cupy") is None or not importlib.import_module("cupy").cuda.is_available():
         return "CPU"
     return "CUDA-aware" if cuda_aware else "staged"
-
-
-def _limits(config: Config) -> WaitLimits:
-    check = 0.0 if config.stall_check_disable else config.stall_check_time
-    return WaitLimits(check, min(config.wait_timeout, config.stall_shutdown_time or config.wait_timeout))
-
-
-def _communicator(mpi: Any, comm: Comm) -> Any:
-    if comm is None or comm == []:
-        return mpi.COMM_WORLD
-    if isinstance(comm, mpi.Comm):
-        return comm
-    group = mpi.COMM_WORLD.Get_group().Incl(list(comm))
-    if mpi.COMM_WORLD.Get_rank() not in comm:
-        raise ConfigError(f"rank {mpi.COMM_WORLD.Get_rank()} called init(comm={list(comm)}) and is not in the list")
-    return mpi.COMM_WORLD.Create_group(group)
-
-
-def _largest_degree(topology: Topology) -> int:
-    """Most neighbours that a rank meets at once, over the rounds of a period (of 64, where it is longer or random).
-
-    Of all ranks, since all must cut their parameters into the same chunks.
-    """
-    rounds = range(min(topology.period or 64, 64))
-    return max((len(topology.in_weights(rank, round_)) for rank in topology.ranks for round_ in rounds), default=0)

@@ -19,8 +19,9 @@ import pytest
 from hvd_gossip import config
 from hvd_gossip.algorithms.registry import ALGORITHMS
 from hvd_gossip.algorithms.settings import MixingSettings
-from hvd_gossip.config import SETTINGS, Config, load, slow_factors, to_environ
+from hvd_gossip.config import SETTINGS, STALL_GRACE, Config, load, slow_factors, to_environ, wait_limits
 from hvd_gossip.errors import ConfigError
+from hvd_gossip.observe.waits import WaitLimits
 from hvd_gossip.setting import Boolean
 from hvd_gossip.topology import TOPOLOGIES
 
@@ -355,3 +356,16 @@ def test_config_loads_neither_mpi_nor_a_framework() -> None:
     command, environ = [sys.executable, "-c", code], os.environ | {"HVD_GOSSIP_ALGORITHM": "sgp"}
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environ, timeout=30)
     assert printed.stdout.strip() == "[]"
+
+
+def test_the_coordinator_gives_a_stalled_name_up_before_the_waiting_thread_does() -> None:
+    """Only its answer says which ranks did not submit the name."""
+    limits = wait_limits(load({"stall_shutdown_time": 20, "wait_timeout": 100}, {}))
+    assert limits == WaitLimits(60.0, 20 + STALL_GRACE)
+    assert wait_limits(load({"stall_shutdown_time": 20, "wait_timeout": 25}, {})).timeout == 25
+    assert wait_limits(load({"wait_timeout": 100}, {})).timeout == 100
+
+
+def test_without_the_stall_check_only_the_wait_timeout_is_left() -> None:
+    given = {"stall_check_disable": True, "stall_shutdown_time": 20, "wait_timeout": 100}
+    assert wait_limits(load(given, {})) == WaitLimits(0.0, 100)

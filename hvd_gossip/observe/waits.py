@@ -17,10 +17,8 @@ class WaitLimits:
     """How long a wait may last, and when it says so.
 
     Attributes:
-        check_time: seconds after which a wait is reported; 0 never (HOROVOD_STALL_CHECK_TIME_SECONDS, and 0 where
-            HOROVOD_STALL_CHECK_DISABLE is set).
-        timeout: seconds after which it fails (`wait_timeout`, or HOROVOD_STALL_SHUTDOWN_TIME_SECONDS if that is
-            set and sooner).
+        check_time: seconds after which a wait is reported; 0 never.
+        timeout: seconds after which it fails.
     """
 
     check_time: float = 60.0

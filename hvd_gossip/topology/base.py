@@ -66,3 +66,8 @@ class Topology(ABC):
         shrinking of the root mean square distance. For matrices that are only column-stochastic (push-sum) it is the
         product's second largest eigenvalue in modulus.
         """
+
+    def largest_degree(self) -> int:
+        """Most neighbours that any rank meets at once, over the rounds of a period (of 64, where it is longer or random)."""
+        rounds = range(min(self.period or 64, 64))
+        return max((len(self.in_weights(rank, round_)) for rank in self.ranks for round_ in rounds), default=0)

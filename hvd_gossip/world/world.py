@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.world.surroundings import check_not_alone
+
+Comm = Any
+"""An mpi4py communicator, or a list of ranks of COMM_WORLD, or None for all."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,22 @@ def number_hosts(leaders: Sequence[int]) -> tuple[int, ...]:
     """Host indices of the ranks, from the lowest rank of each one's host."""
     index = {leader: number for number, leader in enumerate(sorted(set(leaders)))}
     return tuple(index[leader] for leader in leaders)
+
+
+def find_communicator(mpi: Any, comm: Comm) -> Any:
+    """The communicator that `comm` says; making one of a list of ranks is a collective among those.
+
+    Raises:
+        ConfigError: this process is not in the list.
+    """
+    if comm is None or comm == []:
+        return mpi.COMM_WORLD
+    if isinstance(comm, mpi.Comm):
+        return comm
+    rank = mpi.COMM_WORLD.Get_rank()
+    if rank not in comm:
+        raise ConfigError(f"rank {rank} called init(comm={list(comm)}) and is not in the list")
+    return mpi.COMM_WORLD.Create_group(mpi.COMM_WORLD.Get_group().Incl(list(comm)))
 
 
 def discover(comm: Any, mpi: Any) -> World:

@@ -11,7 +11,6 @@ from hvd_gossip.algorithms.lanes import BUFFER_BUDGET, LANES, fitting_chunk_byte
 from hvd_gossip.algorithms.osgp import DEPTH, OSGP
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.errors import TopologyError
-from hvd_gossip.runtime import _largest_degree
 from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Simulation, simulate
 from hvd_gossip.testing import Row, Run, random_directed_rounds
 from hvd_gossip.testing.training import RATE, STEPS, problem, simulation
@@ -85,8 +84,8 @@ def test_buffers_of_all_rounds_under_way_stay_within_the_budget() -> None:
 
 def test_all_ranks_cut_their_parameters_alike() -> None:
     """A star's centre meets more neighbours at once than its other ranks; the chunks must be the same."""
-    assert _largest_degree(make_topology("star", 16)) == 15
-    assert _largest_degree(make_topology("one-peer-exponential", 16)) == 1
+    assert make_topology("star", 16).largest_degree() == 15
+    assert make_topology("one-peer-exponential", 16).largest_degree() == 1
 
 
 def test_who_would_give_everything_away_is_told_so() -> None:
