@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hvd_gossip.launch.agent.options import AGENT_PID, VARIABLE, Options
@@ -43,9 +44,11 @@ def serving() -> Iterator[ReportServer]:
         yield server
 
 
-def start(server: ReportServer | None, *command: str, cwd: Path | None = None, **more: Any) -> subprocess.Popen[str]:
+def start(
+    server: ReportServer | None, *command: str, cwd: Path | None = None, grace: float = 30.0, **more: Any
+) -> subprocess.Popen[str]:
     """An agent in a process group of its own, as MPI launchers start it; it is rank 5."""
-    told = Options(server.addresses, server.token, orphan_grace=0.3) if server else Options((), "")
+    told = Options(server.addresses, server.token, orphan_grace=grace) if server else Options((), "")
     return subprocess.Popen(
         [*AGENT, *command],
         env=os.environ | {VARIABLE: told.to_json(), "PMI_RANK": "5"} | more.pop("env", {}),
@@ -141,7 +144,8 @@ def test_much_output_arrives_whole() -> None:
 @contextmanager
 def sleeping(server: ReportServer, folder: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """An agent whose command waits for signals, and the command's process id."""
-    with start(server, sys.executable, "-c", SLEEPS, *args, cwd=folder) as agent:
+    grace = 3.0 if "stubborn" in args else 30.0  # enough to handle SIGTERM on a busy machine
+    with start(server, sys.executable, "-c", SLEEPS, *args, cwd=folder, grace=grace) as agent:
         yield agent, number_in(folder / "pid")
 
 
@@ -180,6 +184,20 @@ def test_ending_of_a_signal_that_was_sent_is_told_apart() -> None:
         assert reported(server).told
 
 
+def test_mpi_s_signal_is_noted_though_the_command_has_died_of_it_before_the_agent_looks() -> None:
+    with serving() as server, start(server, "sleep", "60") as agent:
+        until(lambda: server.connected == 1)
+        (command,) = psutil.Process(agent.pid).children()
+        agent.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(agent.pid).status() == psutil.STATUS_STOPPED)
+        os.killpg(agent.pid, signal.SIGTERM)
+        agent.send_signal(signal.SIGUSR1)  # has a lower number: it is looked at first
+        until(lambda: gone(command.pid))
+        agent.send_signal(signal.SIGCONT)
+        assert agent.wait() == -signal.SIGTERM
+        assert reported(server).told
+
+
 @pytest.mark.parametrize("args", [(), ("stubborn",)])
 def test_when_the_launcher_is_gone_the_command_ends_soon(tmp_path: Path, args: tuple[str, ...]) -> None:
     with serving() as server, sleeping(server, tmp_path, *args) as (agent, pid):
@@ -192,7 +210,7 @@ def test_when_the_launcher_is_gone_the_command_ends_soon(tmp_path: Path, args: t
 
 def test_when_its_parent_is_gone_the_command_ends_soon(tmp_path: Path) -> None:
     with serving() as server:
-        told = Options(server.addresses, server.token, orphan_grace=0.3)
+        told = Options(server.addresses, server.token, orphan_grace=30.0)
         mpirun = subprocess.Popen(
             [
                 sys.executable,

@@ -162,6 +162,50 @@ def test_a_child_that_keeps_the_output_open_does_not_keep_the_rank(monkeypatch: 
     os.close(command_end)
 
 
+class Late(Relay):
+    """Its thread gets its turn only when the time limit has passed."""
+
+    def join(self, timeout: float | None = None) -> None:
+        self.start()
+        super().join(timeout)
+
+
+def test_what_lies_in_the_pipes_when_the_time_is_up_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(relay, "DRAIN_S", 0.0)
+    pipes = [os.pipe(), os.pipe()]
+    files = [(tmp_path / name).open("wb", buffering=0) for name in ("stdout", "stderr")]
+    copying = Late([Stream(file.fileno(), source) for file, (source, _) in zip(files, pipes, strict=True)])
+    lines = b"".join(b"line %d\n" % i for i in range(5000))
+    for _, command_end in pipes:
+        os.write(command_end, lines)  # and a child keeps them open
+    copying.finish()
+    assert [(tmp_path / name).read_bytes() for name in ("stdout", "stderr")] == [lines, lines]
+    assert copying.tail.lines()[-1] == "line 4999"
+    for end in (*pipes[0], *pipes[1]):
+        os.close(end)
+    for file in files:
+        file.close()
+
+
+def test_a_child_that_writes_on_and_on_does_not_keep_the_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Refilled(Stream):
+        def receive(self) -> bytes:
+            data = super().receive()
+            os.write(command_end, data)
+            return data
+
+    monkeypatch.setattr(relay, "DRAIN_S", 0.0)
+    source, command_end = os.pipe()
+    with (tmp_path / "stdout").open("wb", buffering=0) as file:
+        os.write(command_end, b"again\n" * 5000)
+        Late([Refilled(file.fileno(), source)]).finish()
+        assert file.tell() >= 30_000
+    os.close(source)
+    os.close(command_end)
+
+
 def test_a_held_line_is_passed_on_after_a_moment() -> None:
     copying, command_end, reader = relayed(terminal=False)
     os.write(command_end, b"no end")

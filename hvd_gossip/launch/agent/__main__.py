@@ -29,7 +29,8 @@ class Agent:
         self._options = options
         self._parent, self._started = os.getppid(), time.monotonic()
         self._rank = next((int(os.environ[name]) for name in RANK_VARIABLES if name in os.environ), 0)
-        self._lost, self._told = False, 0
+        self._lost = False
+        self._told: set[int] = set()  # MPI's may follow the launcher's, and the command end of either
         self._mask = child.block_signals()
         child.signal_when_parent_dies(child.ORPHANED)
         try:
@@ -95,17 +96,24 @@ class Agent:
                 self._deliver(signal.SIGTERM)
             elif number in child.FORWARDED:
                 self._received(number, source)
+        self._receive_waiting()
         return self._process.returncode
+
+    def _receive_waiting(self) -> None:
+        """Notes signals that nobody has looked at: the command may have died of MPI's first."""
+        while (received := child.next_signal(0.0)) != (0, 0):
+            if received[0] in child.FORWARDED:
+                self._received(*received)
 
     def _received(self, number: int, source: int) -> None:
         """Notes the MPI launcher's signals, which went to the whole group; passes on anybody else's."""
         if source == self._parent:
-            self._told = number
+            self._told.add(number)
         elif source != os.getpid():
             self._process.send_signal(number)
 
     def _deliver(self, number: int) -> None:
-        self._told = number
+        self._told.add(number)
         self._signal_all(number)
 
     def _launcher_lost(self) -> None:
@@ -114,7 +122,7 @@ class Agent:
 
     def _report(self, returncode: int, tail: list[str]) -> None:
         seconds = time.monotonic() - self._started
-        told = self._told != 0 and returncode in (-self._told, 128 + self._told)
+        told = any(returncode in (-number, 128 + number) for number in self._told)
         end = {"returncode": returncode, "told": told, "seconds": seconds, "tail": tail}
         if not self._channel.tell(end) and returncode != 0:
             where = ", ".join(f"{host}:{port}" for host, port in self._options.addresses)

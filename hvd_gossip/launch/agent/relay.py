@@ -17,6 +17,8 @@ PARTIAL_LINE_S = 0.2
 """How long the start of a line is held back for its end, so that the lines of several ranks do not mix."""
 DRAIN_S = 0.5
 """How long to go on reading what a command's own children still write after its end."""
+PIPE_BYTES = 1 << 20
+"""The most that lies in a pipe unread, unless root has made it larger (Linux's pipe-max-size)."""
 
 
 class Tail:
@@ -116,7 +118,7 @@ class Relay(threading.Thread):
         self._selector = selectors.DefaultSelector()
         self._finish_by: float | None = None
         self._finish_read, self._finish_write = os.pipe()
-        self._on_readable(self._finish_read, lambda: self._selector.unregister(self._finish_read))
+        self._on_readable(self._finish_read, self._wake)
         for stream in streams:
             self._on_readable(stream.source, partial(self._copy, stream))
 
@@ -135,16 +137,28 @@ class Relay(threading.Thread):
                 key.data()
             if not ready:
                 self._flush()
+        self._drain()
         self._flush()
 
-    def _on_readable(self, source: int, action: Callable[[], object]) -> None:
+    def _drain(self) -> None:
+        """Copies what has been written by now: this thread may be late, or its reader have stood still until the time was up."""
+        left = PIPE_BYTES * len(self._open)  # a child may write for ever
+        while left > 0 and (ready := self._selector.select(0)):
+            left -= sum(key.data() for key, _ in ready)
+
+    def _on_readable(self, source: int, action: Callable[[], int]) -> None:
         self._selector.register(source, selectors.EVENT_READ, action)
 
     def _timeout(self) -> float | None:
         waiting = self._finish_by is not None or any(stream.held for stream in self._open)
         return PARTIAL_LINE_S if waiting else None
 
-    def _copy(self, stream: Stream) -> None:
+    def _wake(self) -> int:
+        self._selector.unregister(self._finish_read)
+        return 0
+
+    def _copy(self, stream: Stream) -> int:
+        """Copies what there is; how many bytes that was."""
         data = stream.receive()
         self.tail.feed(stream.number, data)
         if data:
@@ -153,6 +167,7 @@ class Relay(threading.Thread):
             stream.flush()
             self._open.remove(stream)
             self._selector.unregister(stream.source)
+        return len(data)
 
     def _flush(self) -> None:
         for stream in self._open:
