@@ -25,7 +25,8 @@ class LaunchResult:
     """How a job ended.
 
     Attributes:
-        exit_code: 0 when all went well; else that of the rank that failed first, 128 + the number for a signal.
+        exit_code: 0 when all went well; else that of the rank that failed first, 128 + the number for a signal; where ranks
+            only ended as they were told to, MPI's own.
         ends: the ranks' ends that are known, in their order; a rank that MPI kills outright cannot say it.
         stopped_by: the signal to the launcher that ended the job (Ctrl-C: SIGINT), or None.
         missing: the ranks that were never heard of.
@@ -115,7 +116,7 @@ def _exit_code(outcome: Outcome, ends: tuple[RankEnd, ...]) -> int:
     if outcome.late:
         return NOT_STARTED
     failure = first_failure(ends)
-    if failure is not None:
+    if failure is not None and (not failure.told or outcome.returncode == 0):
         return failure.exit_code
     return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
 

@@ -74,6 +74,7 @@ class ReportServer(TokenServer):
         self.seen: dict[int, str] = {}
         self._on_failure = on_failure
         self._ends: list[RankEnd] = []
+        self._last_signal = b""
 
     @property
     def ends(self) -> tuple[RankEnd, ...]:
@@ -81,9 +82,8 @@ class ReportServer(TokenServer):
         return tuple(self._ends)
 
     def signal(self, number: int) -> None:
-        """Has the agents deliver a signal to their commands."""
-        message = json.dumps({"signal": number}).encode() + b"\n"
-        self.to_all(lambda writer: writer.write(message))
+        """Has the agents deliver a signal to their commands, soon; those that call later, as soon as they do."""
+        self._loop.call_soon_threadsafe(self._signal, json.dumps({"signal": number}).encode() + b"\n")
 
     def hang_up(self) -> None:
         """Tells the agents that the launcher is done: what still runs ends within their `orphan_grace`."""
@@ -93,8 +93,15 @@ class ReportServer(TokenServer):
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Mapping[str, Any]
     ) -> None:
         self.seen[hello["rank"]] = hello["host"]
+        if self._last_signal:
+            writer.write(self._last_signal)
         async for line in reader:
             self._ended(hello, json.loads(line))
+
+    def _signal(self, message: bytes) -> None:
+        """In the server's thread, so that an agent that is calling just now is told once."""
+        self._last_signal = message
+        self._do_to_all(lambda writer: writer.write(message))
 
     def _ended(self, hello: Mapping[str, Any], message: Mapping[str, Any]) -> None:
         end = RankEnd(

@@ -92,7 +92,6 @@ class TokenServer(ABC):
         try:
             hello = json.loads(await reader.readline())
             if hmac.compare_digest(hello["token"], self.token):
-                writer.write(json.dumps({"welcome": self.token}).encode() + b"\n")
                 await self._host(reader, writer, hello)
         except (
             OSError,
@@ -106,8 +105,9 @@ class TokenServer(ABC):
             writer.close()
 
     async def _host(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hello: Mapping[str, Any]) -> None:
-        self._clients.add(writer)
+        self._clients.add(writer)  # before the client knows: from its welcome on it is waited for
         try:
+            writer.write(json.dumps({"welcome": self.token}).encode() + b"\n")
             await self.attend(reader, writer, hello)
         finally:
             with self._gone:

@@ -37,11 +37,14 @@ class Patience:
         failure: for MPI to end the other ranks after one failed, before they are sent SIGTERM.
         stop: for ranks to end of the signal that was passed on, before they are killed.
         kill: for everything to be gone once it was killed.
+        call: for agents to call and be told of a signal themselves, before the MPI launcher is told in the place of those
+            that are missing.
     """
 
     failure: float = 5.0
     stop: float = 10.0
     kill: float = 10.0
+    call: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class Supervisor:
         self._events: queue.SimpleQueue[int | RankEnd | None] = queue.SimpleQueue()
         self._steps: deque[tuple[Callable[[], None], float]] = deque()
         self._deadline: float | None = None
+        self._call_by: float | None = None
+        self._delivered = 0
         self._stopped_by: int | None = None
 
     def failed(self, end: RankEnd) -> None:
@@ -130,9 +135,14 @@ class Supervisor:
                 self._on_signal(event, process, agents)
 
     def _when_due(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
-        if self._start_by is None or time.monotonic() < self._start_by:
+        if self._start_by is not None and time.monotonic() >= self._start_by:
+            self._check_started(process, agents)
+        elif self._call_by is not None and time.monotonic() >= self._call_by:
+            self._tell_mpi(process, agents)
+        elif self._deadline is not None and time.monotonic() >= self._deadline:
             self._harder()
-            return
+
+    def _check_started(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
         self._start_by = None
         if len(agents.seen) < self._np:
             self._late = True
@@ -151,10 +161,10 @@ class Supervisor:
         self._harder()  # at once; and a second signal does not wait for what the first one does
 
     def _plan(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
-        self._start_by = None
+        self._start_by = self._call_by = None
         self._steps = deque(
             [
-                (partial(self._deliver, number, process, agents), self._patience.stop),
+                (partial(self._deliver, number, agents), self._patience.stop),
                 (partial(agents.signal, signal.SIGKILL), self._patience.kill),
                 (partial(_kill_session, process), self._patience.kill),
             ]
@@ -167,15 +177,23 @@ class Supervisor:
             action()
             self._deadline = time.monotonic() + patience
 
-    def _deliver(self, number: int, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
-        """Through the agents, as MPI launchers turn signals into others; through those only while agents are missing."""
+    def _deliver(self, number: int, agents: ReportServer) -> None:
+        """Through the agents, as MPI launchers turn signals into others; through those only if agents stay missing."""
         agents.signal(number)
-        if agents.connected + len(agents.ends) < self._np:
-            process.send_signal(number)
+        if self._missing(agents):
+            self._delivered, self._call_by = number, time.monotonic() + self._patience.call
+
+    def _tell_mpi(self, process: subprocess.Popen[bytes], agents: ReportServer) -> None:
+        self._call_by = None
+        if self._missing(agents):
+            process.send_signal(self._delivered)
+
+    def _missing(self, agents: ReportServer) -> bool:
+        return agents.connected + len(agents.ends) < self._np
 
     def _remaining(self) -> float:
         """Seconds until something is to be done, whatever happens."""
-        due = [self._start_by, self._deadline if self._steps else None]
+        due = [self._start_by, self._call_by, self._deadline if self._steps else None]
         return max(0.0, min((at for at in due if at is not None), default=math.inf) - time.monotonic())
 
     def _await_end(self, process: subprocess.Popen[bytes]) -> None:

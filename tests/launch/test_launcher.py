@@ -26,15 +26,19 @@ import pytest
 from hvd_gossip.compat import VERSION
 from hvd_gossip.errors import ConfigError
 from hvd_gossip.launch.hosts import Host
-from hvd_gossip.launch.launcher import LaunchResult, launch
+from hvd_gossip.launch.launcher import LaunchResult, _exit_code, launch
 from hvd_gossip.launch.mpirun import Flavour, find_mpirun
 from hvd_gossip.launch.plan import Output, make_plan
-from hvd_gossip.launch.supervise import Patience
+from hvd_gossip.launch.reports import RankEnd
+from hvd_gossip.launch.supervise import Outcome, Patience
 from tests.launch.conftest import launchers
-from tests.launch.waiting import gone, marked, number_in, until
+from tests.launch.waiting import LIMIT, TEST_LIMIT, gone, marked, number_in, until
 from tests.mpi import ROOT, run_ranks
 
+pytestmark = pytest.mark.timeout(TEST_LIMIT)
 MARK = "HVD_TEST_LAUNCHED"
+PATIENT = Patience(stop=30.0, call=30.0)
+"""A rank may run before its agent has called, and be slow to handle a signal."""
 RANK = """
     import json, os, signal, sys, time
     from pathlib import Path
@@ -166,7 +170,7 @@ def interrupting(folder: Path, number: int, ranks: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_reach_each_rank_once(start: Launches, number: signal.Signals) -> None:
     interrupting(start.folder, number, ranks=2)
-    done = start(2, NOTES_SIGNALS)
+    done = start(2, NOTES_SIGNALS, patience=PATIENT)
     assert (done.exit_code, done.stopped_by, done.first_failure) == (128 + number, number, None)
     received = [(start.folder / f"signals.{rank}").read_text().split() for rank in range(2)]
     assert received == [[str(number.value)]] * 2
@@ -176,7 +180,8 @@ def test_ranks_that_will_not_end_are_killed(start: Launches) -> None:
     interrupting(start.folder, signal.SIGINT, ranks=2)
     done = start(2, NOTES_SIGNALS, "stubborn", patience=Patience(stop=0.3))
     assert (done.exit_code, done.stopped_by) == (130, signal.SIGINT)
-    assert all(gone(number_in(start.folder / f"pid.{rank}")) for rank in range(2))
+    ranks = [number_in(start.folder / f"pid.{rank}") for rank in range(2)]
+    until(lambda: all(map(gone, ranks)))  # killed ones take a moment
 
 
 def test_a_script_sees_ctrl_c_as_it_would_alone(start: Launches) -> None:
@@ -188,7 +193,7 @@ def test_a_script_sees_ctrl_c_as_it_would_alone(start: Launches) -> None:
             (folder / f"saved.{rank}").touch()
     """
     interrupting(start.folder, signal.SIGINT, ranks=2)
-    assert start(2, body).exit_code == 130
+    assert start(2, body, patience=PATIENT).exit_code == 130
     assert [(start.folder / f"saved.{rank}").exists() for rank in range(2)] == [True, True]
 
 
@@ -350,8 +355,18 @@ def test_ranks_are_one_mpi_world(np: int) -> None:
 
         report([MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size, MPI.COMM_WORLD.allreduce(1)])
     """
-    done = run_ranks(np, source, launcher="hvd-gossip-run")
+    done = run_ranks(np, source, launcher="hvd-gossip-run", timeout=LIMIT)
     assert done.in_rank_order() == [[rank, np, np] for rank in range(np)]
+
+
+def test_mpi_s_own_code_counts_where_ranks_only_ended_as_they_were_told() -> None:
+    told = RankEnd(0, "host", 1, -signal.SIGTERM, True, 1.0, ())
+    failed = RankEnd(1, "host", 2, 3, False, 1.0, ())
+    assert _exit_code(Outcome(6, None), (told,)) == 6
+    assert _exit_code(Outcome(-signal.SIGKILL, None), (told,)) == 137
+    assert _exit_code(Outcome(0, None), (told,)) == 143
+    assert _exit_code(Outcome(6, None), (told, failed)) == 3
+    assert _exit_code(Outcome(6, signal.SIGINT), (told, failed)) == 130
 
 
 def test_a_rank_that_fails_inside_mpi_is_named() -> None:
@@ -365,7 +380,7 @@ def test_a_rank_that_fails_inside_mpi_is_named() -> None:
             os._exit(5)
         MPI.COMM_WORLD.Barrier()
     """
-    done = run_ranks(3, source, launcher="hvd-gossip-run", check=False)
+    done = run_ranks(3, source, launcher="hvd-gossip-run", check=False, timeout=LIMIT)
     assert done.returncode == 5
     assert re.search(r"rank 2 on \S+ failed first, after .* s: exit code 5\n.*\n  last words", done.stderr)
 
@@ -378,5 +393,5 @@ def test_mpi_abort_ends_the_job_with_its_code() -> None:
             MPI.COMM_WORLD.Abort(6)
         MPI.COMM_WORLD.Barrier()
     """
-    done = run_ranks(2, source, launcher="hvd-gossip-run", check=False)
+    done = run_ranks(2, source, launcher="hvd-gossip-run", check=False, timeout=LIMIT)
     assert done.returncode == 6

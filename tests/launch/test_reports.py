@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import socket
@@ -107,6 +108,30 @@ def test_signals_reach_every_agent() -> None:
         for peer in peers:
             peer.close()
         assert server.wait_gone(10)
+
+
+def test_an_agent_that_calls_later_is_told_the_last_signal_once() -> None:
+    with serving() as (server, _):
+        server.signal(2)
+        server.signal(9)
+        peer = Peer(server)
+        server.hang_up()
+        assert [peer.hears(), peer.hears()] == [{"signal": 9}, None]
+        peer.close()
+
+
+def test_an_agent_is_waited_for_from_its_welcome_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected: list[int] = []
+    write = asyncio.StreamWriter.write
+
+    def counting(writer: asyncio.StreamWriter, data: bytes) -> None:
+        connected.append(server.connected)
+        write(writer, data)
+
+    with serving() as (server, _):
+        monkeypatch.setattr(asyncio.StreamWriter, "write", counting)
+        Peer(server).close()
+        assert connected == [1]
 
 
 def test_an_agent_that_vanishes_is_not_waited_for() -> None:

@@ -17,7 +17,7 @@ from hvd_gossip.launch.reports import RankEnd, ReportServer
 from hvd_gossip.launch.supervise import Outcome, Patience, Supervisor
 from tests.launch.waiting import gone, marked, number_in, until
 
-QUICK = Patience(failure=0.1, stop=0.3, kill=5.0)
+QUICK = Patience(failure=0.1, stop=0.3, kill=5.0, call=0.0)
 FAILED = RankEnd(0, "host", 1, 3, False, 1.0, ())
 MARK = "HVD_TEST_SUPERVISED"
 
@@ -42,9 +42,11 @@ class Run:
     ) -> None:
         self.supervisor = Supervisor(1, patience, end_on_failure=ends, start_timeout=start_timeout)
         self.script, self.environ = script, environ
+        self.agents: ReportServer
 
     def run(self) -> Outcome:
         with ReportServer(remote=False, on_failure=self.supervisor.failed) as agents:
+            self.agents = agents
             told = Options(agents.addresses, agents.token, orphan_grace=0.2)
             environment = {**self.environ, VARIABLE: told.to_json()}
             return self.supervisor.run(["sh", "-c", self.script], environment, agents)
@@ -67,9 +69,10 @@ def test_a_program_that_is_not_there(environ: Mapping[str, str]) -> None:
         run.supervisor.run(["/no/mpirun"], environ, agents)
 
 
-def test_after_a_failure_mpi_has_a_moment_and_is_then_ended(environ: Mapping[str, str]) -> None:
-    run = Run("trap 'exit 6' TERM; while :; do sleep 0.02; done", environ)
-    run.supervisor.failed(FAILED)
+def test_after_a_failure_mpi_has_a_moment_and_is_then_ended(environ: Mapping[str, str], tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    run = Run(f"trap 'exit 6' TERM; echo $$ > {pid}; while :; do sleep 0.02; done", environ)
+    beside(lambda: (number_in(pid), run.supervisor.failed(FAILED)))
     assert run.run() == Outcome(6, None)
 
 
@@ -98,12 +101,14 @@ def test_signals_are_passed_on_to_mpi_when_no_agent_is_there(
 
 
 def test_an_ignored_signal_stays_ignored(environ: Mapping[str, str], tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
+    pid, sent = tmp_path / "pid", tmp_path / "sent"
+    script = f"echo $$ > {pid}; while [ ! -e {sent} ]; do sleep 0.02; done"
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    helper = beside(lambda: (number_in(pid), os.kill(os.getpid(), signal.SIGHUP), sent.touch()))
     try:
-        beside(lambda: (number_in(pid), os.kill(os.getpid(), signal.SIGHUP)))
-        assert Run(f"echo $$ > {pid}; sleep 0.3", environ).run() == Outcome(0, None)
+        assert Run(script, environ).run() == Outcome(0, None)
     finally:
+        helper.join()
         signal.signal(signal.SIGHUP, before)
 
 
@@ -116,7 +121,7 @@ def test_outside_of_the_main_thread_signals_are_not_touched(environ: Mapping[str
 def test_mpi_that_ignores_signals_is_killed(environ: Mapping[str, str], tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     script = f"trap '' INT TERM; echo $$ > {pid}; while :; do sleep 0.02; done"
-    run = Run(script, environ, Patience(stop=0.1, kill=0.2))
+    run = Run(script, environ, Patience(stop=0.1, kill=0.2, call=0.0))
     beside(lambda: (number_in(pid), os.kill(os.getpid(), signal.SIGINT)))
     assert run.run() == Outcome(-signal.SIGKILL, signal.SIGINT)
 
@@ -139,11 +144,12 @@ def agent_script(folder: Path) -> str:
 
 
 def test_a_rank_gets_a_moment_after_ctrl_c_and_is_then_killed(environ: Mapping[str, str], tmp_path: Path) -> None:
-    run = Run(agent_script(tmp_path), environ)
+    run = Run(agent_script(tmp_path), environ, Patience(stop=3.0))
     ranks: list[int] = []
 
     def interrupt() -> None:
         ranks.append(number_in(tmp_path / "pid"))
+        until(lambda: run.agents.connected == 1)
         os.kill(os.getpid(), signal.SIGINT)
 
     beside(interrupt)
@@ -157,12 +163,25 @@ def test_a_second_ctrl_c_does_not_wait(environ: Mapping[str, str], tmp_path: Pat
 
     def interrupt_twice() -> None:
         number_in(tmp_path / "pid")
+        until(lambda: run.agents.connected == 1)
         os.kill(os.getpid(), signal.SIGINT)
         until((tmp_path / "interrupted").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     beside(interrupt_twice)
     assert run.run().stopped_by == signal.SIGINT
+
+
+def test_an_agent_that_calls_after_the_signal_is_told_and_mpi_is_not(
+    environ: Mapping[str, str], tmp_path: Path
+) -> None:
+    pid, sent, mpi = (tmp_path / name for name in ("pid", "sent", "mpi"))
+    late = f"while [ ! -e {sent} ]; do sleep 0.02; done; {' '.join(AGENT)} sleep 60"
+    run = Run(f"trap 'touch {mpi}' TERM; echo $$ > {pid}; {late}", environ, Patience(stop=1000.0, call=1000.0))
+    beside(lambda: (number_in(pid), os.kill(os.getpid(), signal.SIGTERM), sent.touch()))
+    assert run.run() == Outcome(128 + signal.SIGTERM, signal.SIGTERM)
+    assert [(end.returncode, end.told) for end in run.agents.ends] == [(-signal.SIGTERM, True)]
+    assert not mpi.exists()
 
 
 def test_ranks_do_not_outlive_mpi(environ: Mapping[str, str], tmp_path: Path) -> None:

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import psutil
 
+LIMIT = 150.0
+"""Seconds that what imports a framework, or starts several Pythons, may take on a busy machine."""
+TEST_LIMIT = LIMIT + 30.0
+"""For the test around it, which then still says what has hung."""
+
 
 def until(condition: Callable[[], bool]) -> None:
     """Looks until it is so."""
