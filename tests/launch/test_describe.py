@@ -17,6 +17,7 @@ from hvd_gossip.launch.launcher import LaunchResult
 from hvd_gossip.launch.mpirun import Flavour, Job, Mpirun
 from hvd_gossip.launch.plan import Plan
 from hvd_gossip.launch.reports import RankEnd
+from tests.launch.waiting import TEST_LIMIT
 
 FIRST = RankEnd(2, "node7", 4242, -9, False, 12.34, ("epoch 3", "dying"))
 HOSTS = (Host("node1", 2), Host("node2", 1), Host("node3", 1))
@@ -78,6 +79,7 @@ def test_another_agent_than_ssh_is_the_one_to_try() -> None:
     assert "/opt/shell node3 true" in describe.describe_failure(result(1, missing=(3,), late=True), own)[0]
 
 
+@pytest.mark.timeout(TEST_LIMIT)
 def test_check_build_is_horovods_table() -> None:
     lines = describe.check_build().splitlines()
     assert "Available Frameworks:" in lines

@@ -18,8 +18,10 @@ from hvd_gossip.launch.describe import describe_failure
 from hvd_gossip.launch.hosts import Host
 from hvd_gossip.launch.launcher import LaunchResult
 from hvd_gossip.launch.plan import Network, Plan, make_plan
+from tests.launch.waiting import LIMIT, TEST_LIMIT
 from tests.mpi import ROOT
 
+pytestmark = pytest.mark.timeout(TEST_LIMIT)
 PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("launching.md", "timeline.md"))
 COMMANDS = sorted(
     {line.split("  #")[0].strip() for line in re.findall(r"^    (hvd-gossip-run .*)$", PAGES, re.MULTILINE)}
@@ -57,7 +59,7 @@ def test_a_command_for_one_machine_runs(command: str, tmp_path: Path) -> None:
     folder_of_the_reader(tmp_path)
     words = [str(Path(sys.executable).with_name("hvd-gossip-run")), *shlex.split(command)[1:]]
     environ = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(words, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     ranks = int(words[words.index("-np") + 1])
     assert done.stdout.count("trained") == ranks

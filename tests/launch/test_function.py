@@ -16,8 +16,9 @@ import hvd_gossip
 from hvd_gossip.errors import ConfigError, LaunchError, RankFailedError
 from hvd_gossip.launch.hosts import Host
 from tests.launch.test_launcher import idle_mpirun
-from tests.launch.waiting import gone, marked, number_in, until
+from tests.launch.waiting import TEST_LIMIT, gone, marked, number_in, until
 
+pytestmark = pytest.mark.timeout(TEST_LIMIT)
 MARK = "HVD_TEST_FUNCTION"
 
 
@@ -139,7 +140,8 @@ def test_ctrl_c_ends_the_ranks_and_is_a_keyboard_interrupt(tmp_path: Path) -> No
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         hvd_gossip.run(work, num_proc=2)
-    assert all(gone(number_in(tmp_path / f"pid.{rank}")) for rank in range(2))
+    ranks = [number_in(tmp_path / f"pid.{rank}") for rank in range(2)]
+    until(lambda: all(map(gone, ranks)))  # killed ones take a moment
 
 
 def test_hosts_in_horovods_notations(tmp_path: Path) -> None:

@@ -24,8 +24,9 @@ from hvd_gossip.launch.plan import make_plan
 from hvd_gossip.launch.supervise import Patience
 from tests.launch.conftest import python_of
 from tests.launch.network import NOWHERE, Network, executable, two_hosts
-from tests.launch.waiting import gone, marked, number_in, until
+from tests.launch.waiting import LIMIT, TEST_LIMIT, gone, marked, number_in, until
 
+pytestmark = pytest.mark.timeout(TEST_LIMIT)
 SCRIPT = """
     import json, os, socket, sys, time
     from pathlib import Path
@@ -131,7 +132,7 @@ def said_of_a_start_that_fails(network: Network, shell: Path | None, start_timeo
     arguments = [network.script("import time; time.sleep(600)")]
     env = {MARK: str(network.folder)}
     plan = network.plan(arguments, hosts, shell=shell, start_timeout=start_timeout, env=env)
-    done = launch(plan, Patience(stop=0.5, kill=0.5))
+    done = launch(plan, Patience(stop=0.5, kill=0.5, call=0.0))
     assert done.exit_code != 0
     assert not [end for end in done.ends if not end.told]
     until(lambda: not marked(MARK, str(network.folder)))
@@ -203,6 +204,6 @@ def test_a_network_interface_is_enough_to_find_each_other(network: Network) -> N
     command = shlex.join([*launcher, python_of(network.mpirun), network.script(PLACES)])
     namespace = f"{network.bridge.replace('br', '')}x1"
     words = ["ip", "netns", "exec", namespace, "unshare", "--uts", "sh", "-c", f"hostname node1; exec {command}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     assert [place[2:6] for place in results(network.folder)] == [[0, 2, 0, 2], [1, 2, 0, 2], [0, 2, 1, 2], [1, 2, 1, 2]]

@@ -23,7 +23,7 @@ from hvd_gossip.launch.plan import Network as Reached
 from hvd_gossip.launch.plan import Plan, make_plan
 from tests.launch.conftest import python_of
 from tests.launch.network import Network, two_hosts
-from tests.launch.waiting import until
+from tests.launch.waiting import TEST_LIMIT, until
 
 PORT = 2222
 SSHD = os.environ.get("HVD_TEST_SSHD") or shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
@@ -40,7 +40,10 @@ SCRIPT = """
     basics.shutdown()
 """
 
-pytestmark = pytest.mark.skipif(not SSHD or not shutil.which("ssh-keygen"), reason="no sshd: name one in HVD_TEST_SSHD")
+pytestmark = [
+    pytest.mark.timeout(TEST_LIMIT),
+    pytest.mark.skipif(not SSHD or not shutil.which("ssh-keygen"), reason="no sshd: name one in HVD_TEST_SSHD"),
+]
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.launch.waiting import LIMIT, TEST_LIMIT
 from tests.mpi import run_ranks
 
-pytestmark = pytest.mark.timeout(150)  # importing PyTorch once a rank takes long on a busy machine
-LIMIT = 120.0
+pytestmark = pytest.mark.timeout(TEST_LIMIT)  # importing PyTorch once a rank takes long on a busy machine
 
 TRAIN = """
     import sys

@@ -18,7 +18,9 @@ import pytest
 
 from hvd_gossip.launch.mpirun import Flavour, find_mpirun
 from tests.launch.conftest import launchers, python_of
+from tests.launch.waiting import LIMIT, TEST_LIMIT
 
+pytestmark = pytest.mark.timeout(TEST_LIMIT)
 PLACE = """
     import json, os, sys
     from pathlib import Path
@@ -58,7 +60,7 @@ def started(
     results.mkdir()
     environ = os.environ | {"OMP_NUM_THREADS": "1"} | dict(env or {})
     command = [mpirun, *more, "-n", str(n), python, str(script), str(results)]
-    subprocess.run(command, env=environ, check=check, capture_output=True, timeout=50)
+    subprocess.run(command, env=environ, check=check, capture_output=True, timeout=LIMIT)
     return [json.loads(path.read_text()) for path in sorted(results.iterdir())]
 
 
