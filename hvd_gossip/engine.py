@@ -47,6 +47,8 @@ IDLE_LONGEST = 20e-3
 """but by itself never longer than so many seconds."""
 CHECK_EVERY = 0.2
 """How often a waiting caller looks whether the engine has failed."""
+CONNECTING = 1800.0
+"""Seconds for `MPI_Init` at least: it returns when all ranks have called it, and one may start, or import, long after another."""
 _give_way: Callable[[], object] = getattr(os, "sched_yield", lambda: time.sleep(0))
 """Lets another thread have the core. Not time.sleep(0): since Python 3.11 that sets a timer, which takes 50 to 100 us."""
 
@@ -143,7 +145,7 @@ class Engine:
         connected: Handle[None] = Handle(self, lambda: "connecting to the other ranks")
         self._commands.put(lambda: connected.finish(self._open()))
         self._thread.start()
-        connected.wait()
+        connected.wait(max(CONNECTING, self.limits.timeout))
 
     def post(self, command: Callable[[], object]) -> None:
         """Runs `command()` soon on the engine's thread. From any thread; at once if called there."""

@@ -46,7 +46,7 @@ def reduction_fields(op: int, gradient_predivide_factor: float) -> dict[str, Any
     }
 
 
-_warned: set[str] = set()
+_warned: set[tuple[str, str]] = set()
 
 
 def check_mixing(algorithm: str, op: int, idle: Sequence[str], stacklevel: int = 2) -> None:
@@ -54,7 +54,7 @@ def check_mixing(algorithm: str, op: int, idle: Sequence[str], stacklevel: int =
 
     Args:
         algorithm: its name.
-        idle: the options given that merely tune an allreduce: warned of, each once.
+        idle: the options given that merely tune an allreduce: warned of, each once with an algorithm.
         stacklevel: of the warning.
 
     Raises:
@@ -62,9 +62,9 @@ def check_mixing(algorithm: str, op: int, idle: Sequence[str], stacklevel: int =
     """
     if op != Average:
         raise ValueError(f"algorithm {algorithm!r} averages parameters: it takes no op but Average")
-    new = [name for name in idle if name not in _warned]
+    new = [name for name in idle if (algorithm, name) not in _warned]
     if new:
-        _warned.update(new)
+        _warned.update((algorithm, name) for name in new)
         warnings.warn(
             f"{', '.join(new)} of DistributedOptimizer tune the averaging of gradients and do nothing with algorithm "
             f"{algorithm!r}, which averages parameters (see the setting wire_dtype for smaller messages)",

@@ -260,17 +260,22 @@ class Runtime:
 
     def shutdown(self) -> None:
         """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""
-        if self.engine.alive():
-            if self.engine.failure is None:
-                self._depart()
-            else:
-                departures = [worker.algorithm.depart for worker in self.workers]
-                services = [self.sharing.depart, self.collectives.depart]
-                leave_after_failure(self.engine, [*departures, *services], self.config.shutdown_timeout)
-            self.engine.stop()
-        self.workers.clear()
-        self.metrics.close(self.counters)
-        self.timeline.stop()
+        try:
+            if self.engine.alive():
+                self._leave()
+                self.engine.stop()
+        finally:
+            self.workers.clear()
+            self.metrics.close(self.counters)
+            self.timeline.stop()
+
+    def _leave(self) -> None:
+        if self.engine.failure is None:
+            self._depart()
+        else:
+            departures = [worker.algorithm.depart for worker in self.workers]
+            services = [self.sharing.depart, self.collectives.depart]
+            leave_after_failure(self.engine, [*departures, *services], self.config.shutdown_timeout)
 
     def abort(self, code: int) -> None:
         """Ends the whole job at once: the way out after an uncaught exception."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hvd_gossip.tasks import Future, Task
-from tests.standin_cupy import DeviceArray, Thread, acting
+from tests.standin_cupy import DeviceArray
+from tests.standin_streams import Thread, acting
 
 LOOK_EVERY = 1e-6
 """Virtual seconds from one look at the device to the next."""

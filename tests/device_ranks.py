@@ -28,7 +28,8 @@ from hvd_gossip.transport.simulated import SimulatedWorld
 from hvd_gossip.transport.simulated_links import Links, uniform
 from hvd_gossip.worker import Worker
 from tests.device_endpoint import DeviceEndpoint
-from tests.standin_cupy import CUPY, DeviceArray, Stream, Thread, acting, asarray
+from tests.standin_cupy import CUPY, DeviceArray, asarray
+from tests.standin_streams import Stream, Thread, acting
 
 CHUNK_BYTES = 64
 TIME_OUT = 30.0

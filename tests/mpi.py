@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REPORT_DIR = "HVD_TEST_REPORT_DIR"
 """Variable that names a run's own directory: where ranks report to, and the mark by which their processes are found."""
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
-GRACE = 10.0
+GRACE = 30.0
 """Seconds that processes have to be gone once the launcher is, or once they were killed."""
 
 
@@ -57,7 +57,7 @@ def run_ranks(
     script: Path | str,
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
-    timeout: float = 50.0,
+    timeout: float = 150.0,
     launcher: str = "mpirun",
     launcher_args: Sequence[str] = (),
     check: bool = True,

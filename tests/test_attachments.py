@@ -97,11 +97,15 @@ mine = [one for one in members if one.included()]
 xs = [np.full(1000, float(rank + 10 * one.process_set_id)) for one in mine]
 workers = [rt.attach([x], process_set=one.process_set_id, chunk_bytes=4096) for x, one in zip(xs, mine)]
 everybody = rt.attach([np.zeros(10)])
-for step in range(40):
-    time.sleep(0.001)
-    for worker in [*workers, everybody]:
-        worker.step(lambda: None)
-rt.join()
+for round_ in range(100 if rt.config.algorithm == "adpsgd" else 1):  # whose steps wait for no exchange
+    for step in range(40):
+        time.sleep(0.001)
+        for worker in [*workers, everybody]:
+            worker.step(lambda: None)
+    rt.join()
+    apart = np.array([float(any(worker.consensus_distance() >= 5.0 for worker in workers))])
+    if total(rt, apart, f"apart{{round_}}")[0] == 0:
+        break
 said = {{}}
 for x, one, worker in zip(xs, mine, workers):
     with worker.consensus():

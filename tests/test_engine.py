@@ -42,7 +42,7 @@ class Lone:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    made = Engine(Lone, limits=WaitLimits(timeout=5.0))  # type: ignore[arg-type]
+    made = Engine(Lone, limits=WaitLimits(timeout=60.0))  # type: ignore[arg-type]
     made.start()
     yield made
     if made.alive():
@@ -102,7 +102,13 @@ def test_submit_gives_a_handle_and_waits_are_counted(engine: Engine) -> None:
     gate: Future[int] = Future("the gate")
     handle = engine.submit(lambda: gate)
     assert not handle.done()
-    threading.Timer(0.05, lambda: engine.post(lambda: gate.set_result(7))).start()
+
+    def open_gate() -> None:
+        while not engine._waiters:
+            time.sleep(0.001)
+        engine.post(lambda: gate.set_result(7))
+
+    threading.Thread(target=open_gate).start()
     assert handle.wait() == 7
     assert handle.done()
     assert handle.wait() == 7
@@ -122,13 +128,15 @@ def test_a_bounded_wait_names_what_it_waits_for(engine: Engine) -> None:
     async def receive() -> None:
         await Future(("receiving from rank", 3))
 
+    handle = engine.submit(receive, "exchange")
+    engine.call(lambda: value(0))  # comes after it
     with pytest.raises(WaitTimeoutError, match="receiving from rank 3"):
-        engine.submit(receive, "exchange").wait(timeout=0.05)
+        handle.wait(timeout=0.05)
 
 
 def test_the_engines_own_limit_bounds_a_wait() -> None:
     engine = Engine(Lone, limits=WaitLimits(timeout=0.3))  # type: ignore[arg-type]
-    engine.start()
+    engine.start()  # which has a limit of its own
     with pytest.raises(WaitTimeoutError, match="rank 0 gave up"):
         engine.call(lambda: Future("nothing"))
     engine.stop()
@@ -142,7 +150,7 @@ def test_a_background_failure_is_raised_at_the_next_call(engine: Engine) -> None
         engine.scheduler.spawn(fail(), "responder")
 
     engine.call(spawn)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while engine.failure is None and time.monotonic() < deadline:
         time.sleep(0.001)
     with pytest.raises(EngineError, match="rank 0: responder failed: OSError: lost peer 3") as info:

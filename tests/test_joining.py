@@ -74,6 +74,8 @@ for epoch in range(2):
     for _ in range(0 if rt.world.rank == 1 else 20):
         time.sleep(0.002)
         worker.step(lambda: None)
+    if rt.world.rank != 1:
+        total(rt, np.ones(1), f"joined{{epoch}}")  # which takes until rank 1 has joined
     last = rt.join()
     report(last)
 runtime.shutdown()

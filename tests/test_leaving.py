@@ -29,6 +29,7 @@ else:
         total(rt, np.ones(1), "second")
     except HorovodInternalError as error:
         report(str(error))
+    rt.submit(Request("seen", "barrier", live_only=True)).wait()  # nobody else leaves before
     runtime.shutdown()
 """
     )
@@ -77,6 +78,8 @@ async def works():
     said.append("goodbye")
 
 leave_after_failure(rt.engine, [raises, hangs, works], timeout=0.3)
+while not said:
+    time.sleep(0.001)
 report(said)
 runtime.shutdown()
 """

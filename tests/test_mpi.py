@@ -56,8 +56,12 @@ def test_time_out_shows_the_stacks_and_kills_the_ranks() -> None:
             time.sleep(3600)
         waits_for_ever()
     """
-    with pytest.raises(RanksError, match=r"not done after 2.0 s[\s\S]*in waits_for_ever"):
-        run_ranks(2, source, timeout=2.0)
+    for timeout in (2.0, 10.0, 30.0):  # on a busy machine they may not have begun to wait by then
+        with pytest.raises(RanksError, match=f"not done after {timeout} s") as caught:
+            run_ranks(2, source, timeout=timeout)
+        if "in waits_for_ever" in str(caught.value):
+            return
+    raise AssertionError(str(caught.value))
 
 
 def test_a_process_that_outlives_its_rank_is_found_and_killed() -> None:

@@ -37,7 +37,7 @@ def build(tree: Path, kind: str) -> Path:
     """Calls the build backend as pip does; `kind` is "wheel", "editable" or "sdist". Returns the file."""
     code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(tree / "dist")]
-    printed = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=50, check=False)
+    printed = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=150, check=False)
     assert printed.returncode == 0, printed.stderr
     return tree / "dist" / printed.stdout.split()[-1]
 
@@ -62,7 +62,7 @@ def in_fresh_python(site: Path, code: str) -> str:
     """Runs code with `site` as the only site directory that is processed; this environment's packages stay importable."""
     start = f"import site, sys; site.addsitedir({str(site)!r}); sys.path.append({sysconfig.get_path('purelib')!r})\n"
     command = [sys.executable, "-I", "-S", "-c", start + code]
-    printed = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert printed.returncode == 0, printed.stderr
     return printed.stdout
 

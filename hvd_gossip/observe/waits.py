@@ -29,7 +29,7 @@ class StallWatch:
     """Watches one wait: warns when it has lasted `limits.check_time`, twice that, four times that and so on.
 
     Args:
-        rank: who waits.
+        rank: who waits; -1 before it has a rank.
         waiting_for: what is awaited and from which peer, such as `Task.waiting_for`; called only for a message.
         limits: when to warn and when to give up.
         clock: seconds that never go back.
@@ -42,7 +42,7 @@ class StallWatch:
         limits: WaitLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rank = rank
+        self._who = f"rank {rank}" if rank >= 0 else "a process that has no rank yet"
         self._waiting_for = waiting_for
         self._limits = limits
         self._clock = clock
@@ -69,7 +69,7 @@ class StallWatch:
     def done(self) -> None:
         """The wait is over; if it was reported, so is its end."""
         if self._warned:
-            _log.warning("rank %d goes on after %.0f s of waiting for: %s", self._rank, self._elapsed(), self._warned)
+            _log.warning("%s goes on after %.0f s of waiting for: %s", self._who, self._elapsed(), self._warned)
 
     def _elapsed(self) -> float:
         return self._clock() - self._start
@@ -79,13 +79,13 @@ class StallWatch:
         while self._next_warning <= elapsed:
             self._next_warning *= 2
         _log.warning(
-            "rank %d has waited %.0f s for: %s (it gives up after %.0f s; is that peer slow, stuck or gone?)",
-            self._rank, elapsed, self._warned, self._limits.timeout,
+            "%s has waited %.0f s for: %s (it gives up after %.0f s; is that peer slow, stuck or gone?)",
+            self._who, elapsed, self._warned, self._limits.timeout,
         )  # fmt: skip
 
     def _timeout_message(self) -> str:
         return (
-            f"rank {self._rank} gave up after {self._limits.timeout:g} s of waiting for: {self._waiting_for()}. "
+            f"{self._who} gave up after {self._limits.timeout:g} s of waiting for: {self._waiting_for()}. "
             "See that peer's output; set a longer wait_timeout if it is only slow."
         )
 

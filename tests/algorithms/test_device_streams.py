@@ -13,7 +13,8 @@ from hvd_gossip.algorithms.registry import OWN
 from hvd_gossip.algorithms.settings import MixingSettings
 from tests.collectives.cluster import BFLOAT16
 from tests.device_ranks import Rank, make_world, on_host, run_ranks
-from tests.standin_cupy import MACHINE, Order, install
+from tests.standin_cupy import install
+from tests.standin_streams import MACHINE, Order
 
 SIZE, STEPS, PROMPT = 3, 6, 1 << 30
 SEQUENTIAL = {"mixing_order": "sequential"}

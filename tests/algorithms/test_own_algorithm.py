@@ -88,7 +88,7 @@ def test_a_mistake_in_it_is_found(package: Path) -> None:
         env=environment(package),
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 1
@@ -105,6 +105,6 @@ def test_the_launcher_trains_with_it(package: Path, monkeypatch: pytest.MonkeyPa
         assert f"rank {rank} halfway True" in done.stdout, done.stdout + done.stderr
     listed = subprocess.run(
         [sys.executable, "-m", "hvd_gossip.launch.cli", "--list-algorithms"],
-        env=environment(package), capture_output=True, text=True, timeout=50, check=True,
+        env=environment(package), capture_output=True, text=True, timeout=150, check=True,
     )  # fmt: skip
     assert "showing how it" in listed.stdout

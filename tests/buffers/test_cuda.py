@@ -17,7 +17,8 @@ from hvd_gossip.observe.counters import Counters
 from hvd_gossip.transport.simulated import SimulatedWorld
 from hvd_gossip.worker import Worker
 from tests.device_endpoint import DeviceEndpoint
-from tests.standin_cupy import CUPY, MACHINE, DeviceArray, Stream, Thread, acting, asarray, install, running, zeros
+from tests.standin_cupy import CUPY, DeviceArray, asarray, install, zeros
+from tests.standin_streams import MACHINE, Stream, Thread, acting, running
 
 
 @pytest.fixture

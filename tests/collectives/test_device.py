@@ -16,7 +16,8 @@ from hvd_gossip.tasks import all_of
 from hvd_gossip.transport.simulated import SimulatedWorld
 from tests.collectives.cluster import BFLOAT16, Cluster
 from tests.device_endpoint import DeviceEndpoint
-from tests.standin_cupy import CUPY, DeviceArray, Stream, Thread, acting, install, new, running
+from tests.standin_cupy import CUPY, DeviceArray, install, new
+from tests.standin_streams import Stream, Thread, acting, running
 
 
 @pytest.fixture(autouse=True)

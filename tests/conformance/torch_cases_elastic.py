@@ -99,6 +99,7 @@ def changed_hosts_interrupt_without_restoring(f: TorchFramework) -> None:
         seen.append(state.step)
         if len(seen) == 1:
             state.commit()
+            f.hvd.barrier()  # a departure before another's commit is a failure there
             state.step = 4
             raise HostsUpdatedInterrupt
 

@@ -22,7 +22,7 @@ SMALL_NET = ("--depth", "14", "--width", "4")
 
 def run_example(name: str, *arguments: str, n: int = 2, flags: tuple[str, ...] = ()) -> Completed:
     return run_ranks(
-        n, EXAMPLES / name, launcher="hvd-gossip-run", args=[*arguments], launcher_args=[*flags], timeout=110
+        n, EXAMPLES / name, launcher="hvd-gossip-run", args=[*arguments], launcher_args=[*flags], timeout=150
     )
 
 

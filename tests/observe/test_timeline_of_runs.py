@@ -12,6 +12,7 @@ from tests.mpi import run_ranks
 
 COLLECTIVES = """
     import sys
+    import time
     import numpy as np
     from hvd_gossip import basics, runtime
     from hvd_gossip.collectives import Request
@@ -24,6 +25,8 @@ STATIC = (
     COLLECTIVES
     + """
     basics.init()
+    if basics.rank() > 0:
+        time.sleep(0.3)  # so that rank 0 waits
     allreduce("large")
     allreduce("small", 3)
     basics.shutdown()

@@ -54,6 +54,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: TensorDatase
     model.train()
     steps, before, patience = 0, runtime.current().counters.exchanges, PATIENCE
     for epoch in range(EPOCHS):
+        hvd.barrier()  # or one that is late finds nobody to exchange with
         sampler.set_epoch(epoch)
         for images, labels in loader:
             optimizer.zero_grad()

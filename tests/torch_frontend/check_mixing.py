@@ -150,12 +150,17 @@ def check_half_precision_training() -> None:
             model = make_model().to(dtype)
             optimizer = gossip(model, algorithm)
             first = float(loss_of(model, (make_batch(0)[0].to(dtype), make_batch(0)[1])).detach())
-            for _ in range(20):
+            for steps in range(
+                200
+            ):  # an asynchronous worker's neighbours may stand at the first model for some of them
                 optimizer.zero_grad()
                 loss = loss_of(model, (make_batch(0)[0].to(dtype), make_batch(0)[1]))
                 loss.backward()
                 optimizer.step()
+                if steps >= 20 and float(loss.detach()) < 0.5 * first:
+                    break
             assert float(loss.detach()) < 0.5 * first, (dtype, algorithm)
+            assert steps == 20 or algorithm not in SYNCHRONOUS, (dtype, algorithm)
 
 
 def check_parameters_pointed_elsewhere_are_mixed_again() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import time
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -166,9 +165,12 @@ def check_slow_workers_take_fewer() -> None:
     for (batch,) in loader:
         assert len(batch) == 10
         mine += batch.tolist()
-        time.sleep(0.05 if hvd.rank() == 0 else 0.002)
-    if hvd.rank() == 0 and hvd.size() > 1:
-        assert len(mine) < 300 / hvd.size()
+        if hvd.rank() == 0 and len(mine) == 10:
+            hvd.barrier()  # so slow is it: the others take the rest meanwhile
+    if hvd.rank() > 0:
+        hvd.barrier()
+    elif hvd.size() > 1:
+        assert len(mine) <= 20, "but for what it had asked for already"
     assert everybodys(mine) == list(range(600))
 
 

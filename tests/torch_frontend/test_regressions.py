@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.mpi import run_ranks
@@ -18,6 +20,8 @@ def test_reported(check: str, n: int) -> None:
 
 
 STALLED = """
+from contextlib import suppress
+
 import hvd_gossip.torch as hvd
 import torch
 from tests.mpi import report
@@ -28,6 +32,8 @@ try:
     hvd.allreduce(torch.ones(2), name=mine)
 except hvd.HorovodInternalError as error:
     report(str(error))
+with suppress(hvd.HorovodInternalError):
+    hvd.barrier()  # nobody leaves before the others have their errors: they would be told of that instead
 """
 
 
@@ -35,7 +41,7 @@ def test_2107_a_stall_names_tensors_and_ranks() -> None:
     """horovod#2107, #403, #100: ranks that submit tensors of different names waited for ever, and nothing said which ones."""
     environment = {
         "HOROVOD_STALL_CHECK_TIME_SECONDS": "0.2",
-        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "1",
+        "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "5",
         "HVD_GOSSIP_REPORT": "0",
     }
     done = run_ranks(3, STALLED, env=environment, check=False)
@@ -45,4 +51,4 @@ def test_2107_a_stall_names_tensors_and_ranks() -> None:
     assert "'allreduce.odd'" in done.results[1]
     for rank in (0, 2):
         assert "'allreduce.even'" in done.results[rank]
-        assert "rank 1" in done.results[rank]
+        assert re.search(r"rank 1 |ranks 1-2 ", done.results[rank]), "rank 2 may not have come by then"

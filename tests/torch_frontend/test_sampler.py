@@ -51,10 +51,13 @@ loader = DataLoader(data, batch_size=10, sampler=sampler, num_workers=1 if hvd.r
 rank, epochs = hvd.rank(), [[], []]
 for epoch in range(2):
     sampler.set_epoch(epoch)
+    if rank == 0 and epoch == 0:
+        hvd.barrier()  # the others have taken what they will: it does not take their share before
     for step, (batch,) in enumerate(loader):
         epochs[epoch] += batch.tolist()
         time.sleep(0.002)
         if step == 3 and epoch == 0 and rank > 0:
+            hvd.barrier()
             break
     if rank == 2:
         break

@@ -16,7 +16,6 @@ import pytest
 from hvd_gossip import runtime
 from hvd_gossip.errors import ConfigError
 from tests.tensorflow_frontend.automatic import AVERAGED, automatic, chosen, in_force
-from tests.tensorflow_frontend.keras.check_optimizer import save
 from tests.tensorflow_frontend.keras.models import (
     ROWS,
     Weights,
@@ -30,6 +29,7 @@ from tests.tensorflow_frontend.keras.models import (
     make_model,
     mean,
     plus,
+    save,
 )
 
 RATE = 0.25

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hvd_gossip.tensorflow as hvd
@@ -115,3 +117,9 @@ Update = Callable[[Weights, Array, Array], Weights]
 def sgd(rate: float) -> Update:
     """The update of plain gradient descent."""
     return lambda weights, inputs, targets: [-rate * g for g in gradient(weights, inputs, targets)]
+
+
+def save(model: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras's own, of NumPy 2
+        model.save(path)
