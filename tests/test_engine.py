@@ -142,6 +142,19 @@ def test_the_engines_own_limit_bounds_a_wait() -> None:
     engine.stop()
 
 
+def test_connecting_may_last_longer_than_a_wait() -> None:
+    """Ranks start far apart, and MPI_Init returns when the last has come."""
+
+    def connect(scheduler: Scheduler) -> Lone:
+        time.sleep(0.3)
+        return Lone(scheduler)
+
+    engine = Engine(connect, limits=WaitLimits(timeout=0.01))  # type: ignore[arg-type]
+    engine.start()
+    assert engine.rank == 0
+    engine.stop()
+
+
 def test_a_background_failure_is_raised_at_the_next_call(engine: Engine) -> None:
     async def fail() -> None:
         raise OSError("lost peer 3")
