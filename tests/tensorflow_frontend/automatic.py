@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import hvd_gossip.tensorflow as hvd
 
@@ -24,13 +25,16 @@ def automatic(**settings: object) -> Iterator[None]:
     hvd.init(**{"algorithm": "auto", "auto_steps": AUTO_STEPS, **settings})
     chooser = runtime.current().chooser
     assert chooser is not None
-    record, seconds = chooser.record, 0.04 if hvd.rank() == 1 else 0.01
-    chooser.record = lambda _: record(seconds)  # type: ignore[method-assign]
+    chooser.record = partial(_record, chooser.record)  # type: ignore[method-assign]
     try:
         yield
     finally:
         hvd.shutdown()
         hvd.init(process_sets="dynamic")
+
+
+def _record(record: Callable[[float], None], compute_seconds: float) -> None:
+    record(0.04 if hvd.rank() == 1 else 0.01)
 
 
 def in_force() -> str:
