@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +16,11 @@ from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
 R = TypeVar("R")
 TRAINING = "training"
 """The timeline's row of the training thread."""
+ONE_OFF = 10.0
+"""What computes so many times as long as the median of the steps before it is something else beside: a graph is traced, a model
+evaluated. A slow worker is slowed by so many medians then, not by all of it."""
+MEDIAN_OF = 31
+"""Steps."""
 
 
 class Stepper:
@@ -24,7 +31,7 @@ class Stepper:
         metrics: where a step is recorded.
         counters: what the algorithm counts.
         slowdown: 1, or the factor by which `--inject slow` slows this rank: the step's compute time is slept
-            (slowdown - 1) times more.
+            (slowdown - 1) times more, but see `ONE_OFF`.
         span: takes what the timeline shows: `Recorder.span`.
         on_compute: is told how many seconds each step computed.
     """
@@ -46,6 +53,7 @@ class Stepper:
         self._on_compute = on_compute
         self._ended: float | None = None
         self._waited = 0.0
+        self._recent: deque[float] = deque(maxlen=MEDIAN_OF)
         self.steps = 0
 
     def step(self, update: Callable[[], R]) -> R:
@@ -65,7 +73,10 @@ class Stepper:
     def _inject(self) -> None:
         if self._slowdown > 1.0 and self._ended is not None:
             computed = time.perf_counter() - self._ended - (self._engine.waited - self._waited)
-            time.sleep(max(0.0, computed) * (self._slowdown - 1.0))
+            longest = ONE_OFF * statistics.median(self._recent) if self._recent else computed
+            computed = max(0.0, min(computed, longest))
+            self._recent.append(computed)
+            time.sleep(computed * (self._slowdown - 1.0))
 
     def _record(self) -> None:
         now, waited = time.perf_counter(), self._engine.waited

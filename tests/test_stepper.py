@@ -68,6 +68,15 @@ def test_a_straggler_sleeps_nine_times_what_it_computed_and_none_of_what_it_wait
     assert rank.time.sleeps == pytest.approx([0.36, 0.36, 0.09])
 
 
+def test_what_is_done_once_between_two_steps_is_not_done_ten_times_as_long(rank: Rank) -> None:
+    stepper = rank.stepper(10.0)
+    stepper.step(lambda: None)
+    for compute in (0.04, 0.04, 5.0, 0.04, 0.2):
+        rank.compute(compute)
+        stepper.step(lambda: None)
+    assert rank.time.sleeps == pytest.approx([0.36, 0.36, 9 * 0.4, 0.36, 9 * 0.2])
+
+
 def test_neither_the_update_nor_the_sleep_of_one_step_slows_the_next(rank: Rank) -> None:
     stepper = rank.stepper(10.0)
     for _ in range(4):
