@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from statistics import fmean
 from typing import Any
 
 import hvd_gossip.torch as hvd
@@ -19,7 +19,7 @@ WARM_UP = 3
 
 
 def measure(options: CalibrationOptions, meeting: Meeting, size: int) -> dict[str, Any]:
-    """Seconds of allreduces by size, of single plain steps, and records as `overhead`'s."""
+    """Seconds of allreduces by size, of single plain steps begun freely and together, and records as `overhead`'s."""
     hvd.init()
     overhead = OverheadOptions(
         ranks=size, step_ms=options.step_ms, megabytes=options.megabytes, batch=options.batch,
@@ -29,11 +29,13 @@ def measure(options: CalibrationOptions, meeting: Meeting, size: int) -> dict[st
         result: dict[str, Any] = {"nbytes": parameter_bytes(make_model(options.megabytes)), "records": []}
         for name, nbytes in (("small", options.small_bytes), ("large", options.large_bytes)):
             result[name] = _allreduces(nbytes, options.allreduces, meeting, size)
-        result["plain_steps"] = _plain_steps(options, meeting, size)
+        for together in (False, True):
+            result["together" if together else "freely"] = _plain_steps(options, meeting, size, together)
         for repetition in range(options.repetitions):
             for algorithm in options.algorithms:
                 what = {"repetition": repetition, "algorithm": algorithm}
-                result["records"].append({"kind": "plain"} | what | measure_block(overhead, meeting, None))
+                plain = {"step_seconds": fmean(_plain_steps(options, meeting, size, algorithm in options.together))}
+                result["records"].append({"kind": "plain"} | what | plain)
                 result["records"].append({"kind": "distributed"} | what | measure_block(overhead, meeting, algorithm))
     finally:
         hvd.shutdown()
@@ -51,14 +53,24 @@ def _allreduces(nbytes: int, count: int, meeting: Meeting, ranks: int) -> list[f
     return seconds[WARM_UP:]
 
 
-def _plain_steps(options: CalibrationOptions, meeting: Meeting, ranks: int) -> list[float]:
-    """Seconds of single steps of the plain optimizer, all ranks at once."""
+def _plain_steps(options: CalibrationOptions, meeting: Meeting, ranks: int, together: bool) -> list[float]:
+    """Seconds of single steps of the plain optimizer, all ranks at once.
+
+    Args:
+        together: all begin each step at the same time, as they do under an algorithm for which all wait, so that they ask for
+            the machine's cores at the same time. The wait for that does not count.
+    """
     model = make_model(options.megabytes)
     loader = DataLoader(make_data((options.warm_up + options.steps) * options.batch), options.batch)
     compute = SleptCompute(options.step_ms * 1e-3, options.batch)
     meeting.all_here("plain steps", ranks)
-    ends = list(train(model, make_optimizer(model), loader, compute))
-    return [after - before for before, after in itertools.pairwise(ends)][options.warm_up - 1 :]
+    steps, seconds = train(model, make_optimizer(model), loader, compute), []
+    for _ in range(options.warm_up + options.steps):
+        if together:
+            hvd.barrier()
+        start = time.monotonic()
+        seconds.append(next(steps) - start)
+    return seconds[options.warm_up :]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 The simulator is told nothing about training: latency and bandwidth are what makes its allreduces of two sizes as long as measured
 ones (all ranks at once on this machine's cores: they are what the ranks get, not what the memory could do), and compute is the
-sample of the plain optimizer's steps.
+sample of the plain optimizer's steps: for allreduce, of steps that all ranks begin at the same time, as they do then, and so
+compute at the same time on few cores.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def measure(options: CalibrationOptions) -> Report:
         notes=[
             "link: latency and bandwidth with which the simulator's allreduces of "
             f"{options.small_bytes:,} and {options.large_bytes:,} bytes take what they took on these ranks.",
-            "compute: the plain optimizer's step, by the same processes, right before; measured: medians over blocks.",
+            "compute: the plain optimizer's step, by the same processes, right before, for allreduce begun together; "
+            "measured: medians over blocks.",
             "predicted: the compute of the same block times the simulated step over its compute.",
         ],
         commands=commands,
@@ -64,10 +66,20 @@ def _rows(ranks: int, options: CalibrationOptions, results: list[dict[str, Any]]
         median(max(times) for times in zip(*(one[size] for one in results), strict=True)) for size in ("small", "large")
     )
     links = fit_links(ranks, (options.small_bytes, small), (options.large_bytes, large))
-    steps = np.array([one["plain_steps"] for one in results]).ravel()
-    compute = ComputeModel(float(steps.mean()), empirical([float(step) for step in steps / steps.mean()]))
-    scenario = Scenario(ranks, results[0]["nbytes"], links, compute)
-    return [_row(algorithm, scenario, results) for algorithm in options.algorithms]
+    scenarios = {
+        how: Scenario(ranks, results[0]["nbytes"], links, _compute([one[how] for one in results]))
+        for how in ("freely", "together")
+    }
+    return [
+        _row(algorithm, scenarios["together" if algorithm in options.together else "freely"], results)
+        for algorithm in options.algorithms
+    ]
+
+
+def _compute(seconds: list[list[float]]) -> ComputeModel:
+    """Of the steps that each rank made."""
+    steps = np.array(seconds).ravel()
+    return ComputeModel(float(steps.mean()), empirical([float(step) for step in steps / steps.mean()]))
 
 
 def _row(algorithm: str, scenario: Scenario, results: list[dict[str, Any]]) -> Row:

@@ -97,7 +97,7 @@ def test_calibration_judges_each_algorithm_by_its_own_blocks(monkeypatch: pytest
         for repetition, algorithm, (kind, seconds) in kinds
     ]
     rank = {
-        "nbytes": 1 << 20, "records": records, "plain_steps": [0.05] * 4,
+        "nbytes": 1 << 20, "records": records, "freely": [0.05] * 4, "together": [0.05] * 4,
         "small": [calibration.allreduce_seconds(2, options.small_bytes, links)] * 3,
         "large": [calibration.allreduce_seconds(2, options.large_bytes, links)] * 3,
     }  # fmt: skip
