@@ -303,4 +303,4 @@ def test_full_demo_shows_what_it_claims(tmp_path: Path, capsys: pytest.CaptureFi
     allreduce, adpsgd = json.loads((tmp_path / "results.json").read_text())
     assert min(allreduce["test_accuracy"], adpsgd["test_accuracy"]) > 0.96
     assert adpsgd["images_by_worker"][3] < min(adpsgd["images_by_worker"][:3]) / 2
-    assert sum(adpsgd["images_by_worker"]) == 30 * TRAINING_IMAGES
+    assert sum(adpsgd["images_by_worker"]) == demo.EPOCHS["torch"] * TRAINING_IMAGES
