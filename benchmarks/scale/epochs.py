@@ -44,6 +44,7 @@ def measure(options: EpochsOptions) -> Report:
             "Default topology and settings of each algorithm. x allreduce, MB and waits: at the most workers of the row.",
             "An epoch is all samples once, by whoever takes them. allreduce: closed form, nothing hidden behind backward.",
             "What an algorithm's accuracy needs more or fewer epochs for is not in these figures: fewer MB mean staler models.",
+            "asysg-incon runs on one host only and sends nothing: its rows are what a host of so many workers would do.",
         ],
     )
 
