@@ -153,6 +153,7 @@ class Runtime:
         if kind.one_host:
             self._require_one_host(config.algorithm, topology.ranks)
         channel = self._attachments.agree(what, topology.ranks, self.world.rank, process_set)
+        # Of all ranks, not this one's: all must cut their parameters into the same chunks.
         neighbours = topology.largest_degree() * kind.rounds_under_way(settings)
         chunk_bytes = fitting_chunk_bytes(config.chunk_bytes, neighbours)
         replica = Replica(flats, chunk_bytes, space_of(flats, self.cuda_aware, training_stream))

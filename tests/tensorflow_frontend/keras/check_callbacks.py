@@ -195,8 +195,8 @@ def check_consensus_is_logged() -> None:
         assert all(one == every[0] for one in every)
         assert all(0 <= part < 1 for part in history["waited"])
         assert all(np.isfinite(every[0]))
-        if hvd.size() == 1:
-            assert max(every[0]) == 0.0
+        if hvd.size() == 1 or not settings:  # two workers that have just averaged everything may be alike
+            assert (max(every[0]) > 0) == (hvd.size() > 1)
 
 
 def check_elastic_callbacks() -> None:
