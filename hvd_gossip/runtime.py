@@ -6,7 +6,6 @@ Owner: the thread that calls `init` (the training thread). One runtime at a time
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -30,12 +29,12 @@ from hvd_gossip.leaving import leave_after_failure
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.logs import configure_logging
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
-from hvd_gossip.observe.report import DataPath, print_report, report_line
+from hvd_gossip.observe.report import data_path, print_report, report_line
 from hvd_gossip.observe.timeline import Recorder
 from hvd_gossip.observe.traced import TracedEndpoint
 from hvd_gossip.placement import Placement
 from hvd_gossip.sharing import WorkSharing
-from hvd_gossip.stepper import TRAINING, Stepper
+from hvd_gossip.stepper import TRAINING, Stepper, Steppers
 from hvd_gossip.tasks import Scheduler
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.placed import Placed
@@ -43,7 +42,7 @@ from hvd_gossip.transport.endpoint import Array
 from hvd_gossip.transport.mpi import MpiEndpoint, load_mpi, thread_level_name
 from hvd_gossip.worker import Worker
 from hvd_gossip.world import World, discover, refuse_gloo
-from hvd_gossip.world.world import Comm, find_communicator, number_hosts
+from hvd_gossip.world.world import Comm, find_communicator, library_name, number_hosts
 
 log = logging.getLogger("hvd_gossip")
 
@@ -71,8 +70,6 @@ class Runtime:
         self._attachments = Attachments(self.submit)
         self._departing: list[Handle[None]] = []
         self._departed: list[Algorithm] = []
-        self._recording: Stepper | None = None
-        self._replaced: Stepper | None = None
         self._comm = comm
         self.engine = Engine(
             self._connect,
@@ -89,9 +86,12 @@ class Runtime:
         if self.timeline.enabled:
             self.engine.on_wait = self._trace_wait
         self.metrics = self._open_metrics()
+        slowdown = slow_factors(config.inject).get(self.world.rank, 1.0)
+        self._steppers = Steppers(self.engine, self.metrics, self.counters, slowdown, self.timeline.span)
         self.engine.call(self._start_services, "starting the services")
         if config.algorithm == AUTO:
-            self.chooser = self._make_chooser(config)
+            links = self.engine.call(lambda: probe(self.engine.endpoint, config.wait_timeout), "measuring the links")
+            self.chooser = Chooser(config, self.world.rank, self.world.size, *links)
         self._report(self.config)
 
     def choose(self, nbytes: int) -> None:
@@ -114,7 +114,7 @@ class Runtime:
         print_report(describe(decision, matrix), self.world.rank, self.config.report)
         self.metrics.event("choice", {**chooser.settings(decision), "reason": decision.reason})
         if find_algorithm(self.config.algorithm).averages != "gradients":
-            self._replaced = self._recording  # by the stepper of what mixes from here on
+            self._steppers.hand_over()  # to what mixes from here on
         self._report(self.config)
 
     def submit(self, request: Request) -> Handle[Result]:
@@ -249,15 +249,7 @@ class Runtime:
     def stepper(self) -> Stepper:
         """A new accountant of steps, for an optimizer whose gradients the collectives average. The first one's steps are
         recorded; after a choice of gossip those of the next one."""
-        if self._replaced is not None:
-            self._recording, self._replaced = self._replaced.successor(), None
-            return self._recording
-        factor = slow_factors(self.config.inject).get(self.world.rank, 1.0)
-        metrics = self.metrics if self._recording is None else NullMetrics()
-        on_compute = None if self.chooser is None else self.chooser.record
-        stepper = Stepper(self.engine, metrics, self.counters, factor, self.timeline.span, on_compute)
-        self._recording = self._recording or stepper
-        return stepper
+        return self._steppers.make(None if self.chooser is None else self.chooser.record)
 
     def shutdown(self) -> None:
         """Departs from every service and stops the engine. Peers that do not answer in time are named in a warning."""
@@ -334,26 +326,18 @@ class Runtime:
         track = "" if thread is threading.main_thread() else thread.name
         self.timeline.span(TRAINING, f"WAIT: {what}", start, end, track=track)
 
-    def _make_chooser(self, config: Config) -> Chooser:
-        """Measures this rank's links; a collective."""
-        rank, size, links = self.world.rank, self.world.size, (0.0, float("inf"))
-        if size > 1:
-            links = self.engine.call(lambda: probe(self.engine.endpoint, config.wait_timeout), "measuring the links")
-        return Chooser(config, rank, size, *links)
-
     def _report(self, config: Config, process_set: int = 0) -> None:
         ranks = self.collectives.ranks_of(process_set)
         if not config.report or self.world.rank != ranks[0]:
             return
         topology = None if find_algorithm(config.algorithm).needs == "none" else self.make_topology(config, process_set)
-        library = ".".join(map(str, self.mpi.get_vendor()[1]))
         line = report_line(
             algorithm=config.algorithm,
             ranks=len(ranks),
             hosts=len({self.world.hosts[rank] for rank in ranks}),
-            transport=f"{self.mpi.get_vendor()[0]} {library}",
+            transport=library_name(self.mpi),
             thread_level=thread_level_name(self.mpi).lower(),
-            data_path=_data_path(self.cuda_aware),
+            data_path=data_path(self.cuda_aware),
             topology=topology.name if topology else None,
             spectral_gap=topology.spectral_gap() if topology else None,
             wire_dtype=config.wire_dtype,
@@ -432,10 +416,3 @@ def _coroutine(function: Any) -> Any:
         function()
 
     return run
-
-
-def _data_path(cuda_aware: bool) -> DataPath:
-    """How arrays would reach MPI on this machine: by the CPU where CuPy finds no device."""
-    if importlib.util.find_spec("cupy") is None or not importlib.import_module("cupy").cuda.is_available():
-        return "CPU"
-    return "CUDA-aware" if cuda_aware else "staged"

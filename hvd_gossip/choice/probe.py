@@ -17,15 +17,17 @@ async def probe(endpoint: Endpoint, limit: float) -> tuple[float, float]:
     """(latency in s, bandwidth in B/s) of this rank's links. Every rank calls it; each sends less than 8 MiB.
 
     It meets the rank next to it and one half the world away, which is on another host if any is, and keeps the worse figures:
-    what gossip waits for.
+    what gossip waits for. One rank alone has no link that could be slow: (0, inf).
 
     Args:
-        endpoint: of two ranks or more.
+        endpoint: of any number of ranks.
         limit: seconds that one message may take.
 
     Raises:
         WaitTimeoutError: a rank did not answer in time.
     """
+    if endpoint.size == 1:
+        return 0.0, float("inf")
     distances = sorted({1, endpoint.size // 2})
     figures = [await _probe_at(endpoint, distance, limit) for distance in distances]
     return max(latency for latency, _ in figures), min(bandwidth for _, bandwidth in figures)

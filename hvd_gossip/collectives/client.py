@@ -56,6 +56,7 @@ class Client:
 
     Attributes:
         closed: why nothing can be submitted, or "".
+        failures: of transfers on this rank, by the transfers' numbers: what the coordinator has not passed on yet.
         executor: runs the transfers.
     """
 
@@ -83,13 +84,10 @@ class Client:
         self._pending: dict[Key, Pending] = {}
         self._executing: set[Key] = set()
         self._outbox: list[Pending] = []
+        self._on_failure = on_failure
         self.closed = ""
-        self.executor = Executor(
-            endpoint,
-            options,
-            on_end=self._end,
-            on_failure=lambda operation, error: on_failure(operation.sequence, str(error)),
-        )
+        self.failures: dict[int, str] = {}
+        self.executor = Executor(endpoint, options, on_end=self._end, on_failure=self._note_failure)
 
     def submit(self, request: Request) -> Future[Result]:
         """Takes a request; see Collectives.submit."""
@@ -237,8 +235,14 @@ class Client:
         self._state.gone[entry.rank] = entry.died
         self._on_departed(entry)
 
+    def _note_failure(self, operation: Operation, error: BaseException) -> None:
+        self.failures[operation.sequence] = str(error)
+        self._on_failure(operation.sequence, str(error))
+
     def _abort(self, entry: entries.Abort) -> None:
-        if entry.rank != self._rank:
+        if entry.rank == self._rank:
+            self.failures.pop(entry.sequence, None)
+        else:
             self.executor.abort(entry.sequence, HorovodInternalError(f"given up because {entry.text}"))
 
     def _end(self, operation: Operation) -> None:

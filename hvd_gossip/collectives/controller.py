@@ -248,7 +248,7 @@ class Collectives:
     # The coordinator's role
 
     def _take_over(self) -> None:
-        """Looks for the coordinator, which may be this rank, and submits to it whatever is not answered."""
+        """Looks for the coordinator, which may be this rank, and tells it again whatever is not answered."""
         self._leader = min(self._state.live())
         if self._leader == self._rank:
             self._audience = self._peers()
@@ -256,6 +256,8 @@ class Collectives:
                 self._state, self._fusion_threshold, self._cycle_time, self._endpoint.now, self._tracer
             )
         self._client.start_again()
+        for sequence, text in list(self._client.failures.items()):
+            self._report(sequence, text)  # the last one may have departed without hearing of it
         if self._departing:
             self._flush()
             self._announce()

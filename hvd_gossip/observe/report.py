@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from typing import Literal, TextIO
 
@@ -62,6 +64,13 @@ def print_report(line: str, rank: int, enabled: bool = True, stream: TextIO | No
     """
     if enabled and rank == 0:
         print(line, file=stream or sys.stderr, flush=True)
+
+
+def data_path(cuda_aware: bool) -> DataPath:
+    """How arrays would reach MPI on this machine: by the CPU where CuPy finds no device."""
+    if importlib.util.find_spec("cupy") is None or not importlib.import_module("cupy").cuda.is_available():
+        return "CPU"
+    return "CUDA-aware" if cuda_aware else "staged"
 
 
 def _describe_algorithm(algorithm: str, topology: str | None, spectral_gap: float | None) -> str:

@@ -104,7 +104,7 @@ def discover(comm: Any, mpi: Any) -> World:
     Raises:
         LaunchError: this process is alone, and the variables of a launcher say that it is one of several.
     """
-    check_not_alone(mpi.COMM_WORLD.Get_size(), _library(mpi))
+    check_not_alone(mpi.COMM_WORLD.Get_size(), library_name(mpi))
     rank = comm.Get_rank()
     shared = comm.Split_type(mpi.COMM_TYPE_SHARED, rank)
     leader = shared.allreduce(rank, mpi.MIN)
@@ -113,7 +113,7 @@ def discover(comm: Any, mpi: Any) -> World:
     return World(rank, number_hosts([leader for leader, _ in everybody]), tuple(name for _, name in everybody))
 
 
-def _library(mpi: Any) -> str:
+def library_name(mpi: Any) -> str:
     """ "Open MPI 5.0.11", "MPICH 5.0.2"."""
     name, version = mpi.get_vendor()
     return f"{name} {'.'.join(map(str, version))}"

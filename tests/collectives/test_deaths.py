@@ -8,6 +8,7 @@ import pytest
 from hvd_gossip.collectives import Collectives, Request, Result
 from hvd_gossip.errors import HorovodInternalError
 from hvd_gossip.transport.simulated import SimulatedWorld
+from hvd_gossip.transport.simulated_links import Links
 from tests.collectives.cluster import Cluster
 
 
@@ -58,3 +59,28 @@ def test_a_dead_coordinator_fails_what_is_submitted() -> None:
         assert isinstance(future.error(), HorovodInternalError)
         assert "the coordinator, rank 0, cannot be reached" in str(future.error())
     world.run([world.endpoints[rank].spawn(cluster.collectives[rank].depart()) for rank in (1, 2)])
+
+
+@pytest.mark.parametrize("after", [0.0, 2e-4, 5e-4, 9e-4, 1.5e-3, 3e-3])
+def test_a_failure_told_to_a_coordinator_that_has_just_departed_is_told_to_the_next(after: float) -> None:
+    latency, leaving = 1e-3, 0.1
+    world = SimulatedWorld(6, links=Links(latency=latency, bandwidth=1e9))
+    cluster = Cluster(6, world=world, eager_bytes=0)
+
+    async def main(rank: int, collectives: Collectives) -> float:
+        process_set = await collectives.add_process_set(range(1, 6))
+        endpoint = world.endpoints[rank]
+        await endpoint.sleep(leaving - endpoint.now())
+        if rank == 0:
+            await endpoint.sleep(2.2 * latency)  # the transfer has been agreed on, and lasts longer
+            await collectives.depart()
+            return 0.0
+        request = Request("x", "allreduce", np.ones(4_000_000, np.float32), process_set=process_set)
+        with pytest.raises(HorovodInternalError, match="rank 3"):
+            await collectives.submit(request)
+        return endpoint.now()
+
+    tasks = [endpoint.spawn(main(endpoint.rank, cluster.collectives[endpoint.rank])) for endpoint in world.endpoints]
+    world.kill(3, at=leaving + 2.2 * latency + after)
+    world.run(lambda: all(task.done() for rank, task in enumerate(tasks) if rank != 3), max_time=10.0)
+    assert max(tasks[rank].result() for rank in (1, 2, 4, 5)) < leaving + 0.1
