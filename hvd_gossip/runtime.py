@@ -13,7 +13,7 @@ from typing import Any
 
 from hvd_gossip import exits, joining
 from hvd_gossip import topology as topologies
-from hvd_gossip.algorithms.base import Algorithm, Context
+from hvd_gossip.algorithms.base import Context
 from hvd_gossip.algorithms.lanes import fitting_chunk_bytes
 from hvd_gossip.algorithms.registry import AUTO, find_algorithm, make_algorithm
 from hvd_gossip.attachments import Attachments
@@ -24,8 +24,8 @@ from hvd_gossip.choice.probe import probe
 from hvd_gossip.collectives import Collectives, Request, Result, Sum
 from hvd_gossip.config import Config, load, mixing_settings, slow_factors, wait_limits
 from hvd_gossip.engine import Engine, Handle
-from hvd_gossip.errors import ConfigError, NotInitializedError, WaitTimeoutError
-from hvd_gossip.leaving import leave_after_failure
+from hvd_gossip.errors import ConfigError, NotInitializedError
+from hvd_gossip.leaving import Departures, leave_after_failure
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.observe.logs import configure_logging
 from hvd_gossip.observe.metrics import MetricsWriter, NullMetrics
@@ -68,8 +68,6 @@ class Runtime:
         self.counters = Counters()
         self.workers: list[Worker] = []
         self._attachments = Attachments(self.submit)
-        self._departing: list[Handle[None]] = []
-        self._departed: list[Algorithm] = []
         self._comm = comm
         self.engine = Engine(
             self._connect,
@@ -77,6 +75,7 @@ class Runtime:
             backoff_max=config.backoff_max_us * 1e-6,
             limits=wait_limits(config),
         )
+        self._departures = Departures(self.engine, config.shutdown_timeout)
         self.world: World
         self.mpi: Any
         self.comm: Any
@@ -172,7 +171,7 @@ class Runtime:
         algorithm = make_algorithm(kind, context)
         worker = Worker(self.engine, algorithm, self.stepper())
         self.workers.append(worker)
-        worker.call(_coroutine(algorithm.start), "starting the algorithm")
+        worker.start()
         if process_set or any(name in overrides for name in ("algorithm", "topology")):
             self._report(config, process_set)
         return worker
@@ -212,18 +211,22 @@ class Runtime:
 
     def detach(self, worker: Worker) -> None:
         """Ends `attach`: waits until no peer counts on the worker, whose flat buffers keep all that was exchanged."""
-        self.abandon(worker)
-        self._departing[-1].wait()
-        worker.algorithm.settle()
+        departure = self.abandon(worker)
+        if departure is not None:
+            departure.wait()
+            worker.algorithm.settle()
 
-    def abandon(self, worker: Worker) -> None:
-        """Announces that a worker takes no further step, and waits for nothing. Its peers go on without it."""
-        if worker in self.workers:
-            self.workers.remove(worker)
-            name = f"departing from {worker.algorithm.name}"
-            if self.engine.alive() and self.engine.failure is None:
-                self._departing.append(self.engine.submit(worker.algorithm.depart, name))
-                self._departed.append(worker.algorithm)
+    def abandon(self, worker: Worker) -> Handle[None] | None:
+        """Announces that a worker takes no further step, and waits for nothing. Its peers go on without it.
+
+        Returns:
+            The handle to wait by; None if there is nothing to announce: it was done before, or the engine has failed.
+        """
+        if worker not in self.workers:
+            return None
+        self.workers.remove(worker)
+        running = self.engine.alive() and self.engine.failure is None
+        return self._departures.begin(worker.algorithm) if running else None
 
     def make_topology(self, config: Config, process_set: int = 0) -> Topology:
         """The topology that a configuration asks for, as its algorithm needs it, among the ranks of a process set.
@@ -263,12 +266,14 @@ class Runtime:
             self.timeline.stop()
 
     def _leave(self) -> None:
+        services = {"work sharing": self.sharing.depart, "collectives": self.collectives.depart}
         if self.engine.failure is None:
-            self._depart()
+            for worker in list(self.workers):
+                self.abandon(worker)
+            self._departures.finish(services)
         else:
             departures = [worker.algorithm.depart for worker in self.workers]
-            services = [self.sharing.depart, self.collectives.depart]
-            leave_after_failure(self.engine, [*departures, *services], self.config.shutdown_timeout)
+            leave_after_failure(self.engine, [*departures, *services.values()], self.config.shutdown_timeout)
 
     def abort(self, code: int) -> None:
         """Ends the whole job at once: the way out after an uncaught exception."""
@@ -304,22 +309,6 @@ class Runtime:
         self.sharing = WorkSharing(self.engine.endpoint, self.engine.post, wait_timeout=config.wait_timeout)
         self.collectives.start()
         self.sharing.start()
-
-    def _depart(self) -> None:
-        for worker in list(self.workers):
-            self.abandon(worker)
-        for handle in self._departing:
-            self._await_departure(handle)
-        for name, depart in (("work sharing", self.sharing.depart), ("collectives", self.collectives.depart)):
-            self._await_departure(self.engine.submit(depart, f"departing from {name}"))
-        for algorithm in self._departed:
-            self._await_departure(self.engine.submit(algorithm.linger, f"what others need of {algorithm.name}"))
-
-    def _await_departure(self, handle: Handle[None]) -> None:
-        try:
-            handle.wait(self.config.shutdown_timeout)
-        except WaitTimeoutError as error:
-            log.warning("shutdown goes on without an answer: %s", error)
 
     def _trace_wait(self, what: str, start: float, end: float) -> None:
         thread = threading.current_thread()
@@ -409,10 +398,3 @@ def current() -> Runtime:
 def _abort(code: int) -> None:
     if _current is not None:
         _current.abort(code)
-
-
-def _coroutine(function: Any) -> Any:
-    async def run() -> None:
-        function()
-
-    return run

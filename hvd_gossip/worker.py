@@ -31,6 +31,14 @@ class Worker:
         self._engine = engine
         self._stepper = stepper
 
+    def start(self) -> None:
+        """Has the algorithm spawn what runs in the background."""
+
+        async def begin() -> None:
+            self.algorithm.start()
+
+        self.call(begin, "starting the algorithm")
+
     def step(self, update: Callable[[], R]) -> R:
         """One training step around the wrapped optimizer's `update`, which is called exactly once.
 
