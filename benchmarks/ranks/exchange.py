@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.job import Meeting, serve
 from benchmarks.options import ExchangeOptions
 from hvd_gossip import runtime
-from hvd_gossip.algorithms.lanes import Lanes, both_finite
+from hvd_gossip.algorithms.lanes import Lanes
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.replica import Chunk, Replica
 from hvd_gossip.observe.counters import Counters
@@ -66,8 +66,7 @@ def _make_exchange(
     """One exchange as the engine does it: transport alone, or all that AD-PSGD does with the chunks."""
 
     def average(chunk: Chunk, sent: Array, arrived: dict[int, Array]) -> None:
-        if both_finite(sent, arrived[peer]):
-            chunk.correct(0.5, arrived[peer], sent)
+        chunk.average(0.5, arrived[peer], sent)
 
     def nothing(chunk: Chunk, sent: Array, arrived: dict[int, Array]) -> None:
         """Transport alone."""

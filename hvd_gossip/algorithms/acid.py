@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.base import Context, Wait
-from hvd_gossip.buffers.arrays import add_scaled, compute_dtype, scale
+from hvd_gossip.buffers.arrays import add_scaled, difference_of, is_finite, scale
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.pair_rates import chi
@@ -87,15 +87,17 @@ class ACID(ADPSGD):
         with self.context.replica.space.engine(chunk):
             self._flow(chunk, self.context.endpoint.now())
 
-    def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> None:
-        work = compute_dtype(chunk.x.dtype)
+    def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> bool:
+        difference = difference_of(theirs, mine, chunk.x.dtype)
+        if not is_finite(difference):
+            return False
         with self.context.replica.space.engine(chunk):
-            difference = theirs.astype(work) - mine.astype(work)
             add_scaled(chunk.correction, ALPHA, difference)
             chunk.pending = True
             if self._eta:
                 add_scaled(self._apart.chunks[chunk.index], self._alpha - ALPHA, difference)
                 self._flowed[chunk.index] = self._flowed[chunk.index] or self.context.endpoint.now()
+        return True
 
     def settle(self) -> None:
         """Where the flow would end: c <- c + d/2, d <- 0."""

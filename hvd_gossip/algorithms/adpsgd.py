@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
-from hvd_gossip.algorithms.lanes import Lanes, both_finite
+from hvd_gossip.algorithms.lanes import Lanes
 from hvd_gossip.algorithms.pace import Pace
 from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.replica import Chunk
@@ -102,9 +102,10 @@ class ADPSGD(Algorithm):
     def before_sending(self, chunk: Chunk) -> None:
         """Engine: called before a chunk is read for an exchange."""
 
-    def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> None:
-        """Engine: adds to the correction what an exchange gives; both arrays are finite, `theirs` may be used as scratch."""
-        chunk.correct(0.5, theirs, mine)
+    def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> bool:
+        """Engine: adds to the correction what an exchange gives, and says so; False, and nothing is added, if not all values are
+        finite. `theirs` may be used as scratch."""
+        return chunk.average(0.5, theirs, mine)
 
     async def pause(self) -> None:
         self._paused = True
@@ -214,9 +215,7 @@ class ADPSGD(Algorithm):
     async def _exchange(self, peer: int) -> None:
         def mix(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
             theirs = arrived[peer]
-            if both_finite(mine, theirs):
-                self.average_pair(chunk, mine, theirs)
-            else:
+            if not self.average_pair(chunk, mine, theirs):
                 counters.refuse(peer)
 
         counters = self.context.counters

@@ -21,7 +21,6 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeVar
 
 from hvd_gossip.algorithms.base import Needs
-from hvd_gossip.algorithms.lanes import both_finite
 from hvd_gossip.algorithms.means import mean_of_finite
 from hvd_gossip.algorithms.synchronous import Round, SynchronousMixing
 from hvd_gossip.buffers.arrays import add_scaled
@@ -51,9 +50,7 @@ class DPSGD(SynchronousMixing):
 
     def mix(self, round_: Round, chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
         for peer, theirs in arrived.items():
-            if both_finite(mine, theirs):
-                chunk.correct(round_.in_weights[peer], theirs, mine)
-            else:
+            if not chunk.average(round_.in_weights[peer], theirs, mine):
                 self.context.counters.refuse(peer)
 
     async def correct_to_mean(self, name: str) -> None:

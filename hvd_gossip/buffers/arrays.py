@@ -87,18 +87,27 @@ def add_into(out: Array, a: Array, b: Array) -> None:
 
 def add_difference(accumulator: Array, weight: float, a: Array, b: Array) -> None:
     """accumulator <- accumulator + weight * (a - b). `a` may be used as scratch: its content is lost."""
-    work = compute_dtype(accumulator.dtype)
-    in_place = a.dtype == b.dtype == accumulator.dtype == work
-    difference = module_of(a).subtract(a, b, out=a) if in_place else a.astype(work) - b.astype(work)
-    difference *= work.type(weight)
+    difference = difference_of(a, b, accumulator.dtype)
+    difference *= difference.dtype.type(weight)
     add_into(accumulator, accumulator, difference)
+
+
+def difference_of(a: Array, b: Array, stored: Any) -> Array:
+    """a - b in `compute_dtype(stored)`; in a's memory if that is of this type, b's too: then a's content is lost.
+
+    Not finite where a or b is not, without a warning.
+    """
+    work = compute_dtype(stored)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if a.dtype == b.dtype == work:
+            return module_of(a).subtract(a, b, out=a)
+        return a.astype(work) - b.astype(work)
 
 
 def weighted_difference(weight: float, a: Array, b: Array, stored: Any) -> Array:
     """weight * (a - b) as a new array of `compute_dtype(stored)`; exactly the negative of weight * (b - a)."""
-    work = compute_dtype(stored)
-    difference = a.astype(work) - b.astype(work)
-    difference *= work.type(weight)
+    difference = difference_of(a.astype(compute_dtype(stored)), b, stored)
+    difference *= difference.dtype.type(weight)
     return difference
 
 

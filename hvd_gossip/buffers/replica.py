@@ -21,6 +21,8 @@ from hvd_gossip.buffers.arrays import (
     add_difference,
     add_into,
     add_scaled,
+    difference_of,
+    is_finite,
     is_floating,
     module_of,
     scale,
@@ -42,7 +44,7 @@ class Chunk:
         x: parameters as the framework sees them, 1-D.
         source: what the engine reads as this worker's parameters: `x`, or the copy kept while `x` holds a mean.
         correction: same length and dtype as `x`.
-        pending: whether the correction may differ from zero.
+        pending: whether the correction may differ from zero; if not, it is zero.
     """
 
     __slots__ = ("capacity", "correction", "fences", "index", "lock", "pending", "source", "space", "x")
@@ -75,6 +77,25 @@ class Chunk:
         with self.space.engine(self):
             add_difference(self.correction, weight, theirs, mine)
             self.pending = True
+
+    def average(self, weight: float, theirs: Array, mine: Array) -> bool:
+        """Engine: as `correct`, unless a value of either is not finite. Both ends of an edge come to the same answer, since the
+        difference is the same but for its sign.
+
+        Returns:
+            Whether the correction was made.
+        """
+        difference = difference_of(theirs, mine, self.x.dtype)
+        if not is_finite(difference):
+            return False
+        with self.space.engine(self):
+            if self.pending or self.correction.dtype != difference.dtype:
+                difference *= difference.dtype.type(weight)
+                add_into(self.correction, self.correction, difference)
+            else:  # it is zero: its memory is only written
+                module_of(difference).multiply(difference, difference.dtype.type(weight), out=self.correction)
+            self.pending = True
+        return True
 
 
 class Companion:

@@ -110,3 +110,28 @@ def test_a_preview_shows_the_correction_and_release_takes_it_back() -> None:
     np.testing.assert_array_equal(x, own)
     replica.fold()
     np.testing.assert_array_equal(x, own + 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_average_adds_as_correct_does(dtype: type) -> None:
+    replica = Replica([np.zeros(16, dtype)])
+    chunk = replica.chunks[0]
+    for theirs, expected in ((4.0, 1.0), (8.0, 4.0)):  # the first one finds the correction zero, the second does not
+        assert chunk.average(0.5, np.full(16, theirs, dtype), np.full(16, 2.0, dtype))
+        np.testing.assert_array_equal(chunk.correction, np.full(16, expected, dtype))
+    replica.fold()
+    assert chunk.average(0.5, np.full(16, 4.0, dtype), np.full(16, 2.0, dtype))
+    np.testing.assert_array_equal(chunk.correction, np.full(16, 1.0, dtype))
+
+
+@pytest.mark.parametrize("wire", [np.float32, np.float16])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("both", [False, True])
+def test_average_refuses_what_is_not_finite_on_either_side(wire: type, bad: float, both: bool) -> None:
+    chunk = Replica([np.zeros(16, np.float32)]).chunks[0]
+    poisoned, sound = np.ones(16, wire), np.full(16, bad if both else 2.0, wire)
+    poisoned[7] = bad
+    assert not chunk.average(0.5, poisoned.copy(), sound.copy())
+    assert not chunk.average(0.5, sound.copy(), poisoned.copy())
+    assert not chunk.pending
+    assert not chunk.correction.any()

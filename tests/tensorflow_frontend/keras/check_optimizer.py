@@ -245,7 +245,7 @@ def check_variables_assigned_between_steps_are_noticed() -> None:
         with hvd.consensus(model):
             mixed = model.get_weights()
         close(model.get_weights(), loaded, tolerance=0.0)
-        if not ALGORITHMS[algorithm].overwritable:
+        if not ALGORITHMS[algorithm].overwritable or mean_moves(algorithm, hvd.size()):
             continue
         model.fit(*batch(hvd.rank(), 0, 1), batch_size=ROWS, verbose=0)
         expected = mean([initial(50 + rank) for rank in range(hvd.size())])
