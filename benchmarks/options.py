@@ -254,9 +254,6 @@ class CalibrationOptions(Options):
     algorithms: tuple[str, ...] = _knob(
         ("adpsgd", "dpsgd", "sgp", "allreduce"), "algorithms to measure", ("adpsgd", "allreduce"), _words
     )
-    together: tuple[str, ...] = _knob(
-        ("allreduce",), "algorithms under which all ranks begin each step together", None, _words
-    )
     steps: int = _knob(20, "measured steps of a block", 4)
     warm_up: int = _knob(5, "discarded steps before them", 2)
     repetitions: int = _knob(3, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 1)

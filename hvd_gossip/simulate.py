@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import inspect
 import math
-import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,41 +26,18 @@ from hvd_gossip.buffers.replica import CHUNK_BYTES, Replica
 from hvd_gossip.collectives import Collectives
 from hvd_gossip.errors import ConfigError, WaitTimeoutError
 from hvd_gossip.observe.counters import Counters
+from hvd_gossip.simulate_compute import ComputeModel, Cores
 from hvd_gossip.simulate_problems import LeastSquares, Problem, Still, Vector
 from hvd_gossip.tasks import first_of
 from hvd_gossip.topology import Topology, fit_topology, make_topology
 from hvd_gossip.transport.endpoint import ALGORITHM_BASE
 from hvd_gossip.transport.simulated import SimulatedWorld
-from hvd_gossip.transport.simulated_links import Distribution, Links, draw
+from hvd_gossip.transport.simulated_links import Links
 
 __all__ = ["ComputeModel", "LeastSquares", "Problem", "Report", "Simulation", "Still", "simulate"]
 
 Schedule = float | Callable[[int], float]
 """A learning rate, or a function of the worker's own step count."""
-
-
-@dataclass(frozen=True)
-class ComputeModel:
-    """How long a worker computes for a step: mean * jitter * its slowness.
-
-    Attributes:
-        mean: seconds.
-        jitter: distribution of a factor drawn for every step, such as `uniform(0.9, 1.1)` or `lognormal(1, 0.1)`.
-        slow: factor of each slow rank.
-        seed: seeds the jitter.
-    """
-
-    mean: float = 0.05
-    jitter: Distribution = 1.0
-    slow: Mapping[int, float] = field(default_factory=dict)
-    seed: int = 0
-
-    def times(self, rank: int) -> Iterator[float]:
-        """Seconds of each step of a rank, endlessly."""
-        stream = random.Random(f"compute {self.seed} {rank}")
-        mean = self.mean * self.slow.get(rank, 1.0)
-        while True:
-            yield mean * draw(self.jitter, stream)
 
 
 @dataclass(frozen=True)
@@ -173,12 +149,14 @@ class Worker:
         self.algorithm.start()
         if simulation.averages_exactly:
             self.collectives.start()
-        seconds = simulation.compute.times(self.rank)
+        seconds, cpu = simulation.compute.times(self.rank), simulation.compute.cpu
         joins = deque(simulation.joins.get(self.rank, ()))
         await self._join(joins)
         while self.steps < steps and self.endpoint.now() < until:
             gradient = simulation.problem.gradient(self.rank, self.x, self.rng)
             await self.endpoint.sleep(next(seconds))
+            if cpu:
+                await self.endpoint.sleep(simulation.cores.occupy(self.endpoint.now(), cpu))
             await self._step(gradient)
             simulation.stepped()
             if simulation.consensus_every and (self.steps - self._epoch_began) % simulation.consensus_every == 0:
@@ -280,6 +258,7 @@ class Simulation:
         self.world = SimulatedWorld(size, links=links, seed=seed, **world_options)
         self.problem = problem
         self.compute = compute or ComputeModel(seed=seed)
+        self.cores = Cores(self.compute.cores)
         self.learning_rate = learning_rate
         self.chunk_bytes = chunk_bytes
         self.seed = seed

@@ -18,6 +18,7 @@ from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.algorithms.sgp import SGP
 from hvd_gossip.errors import ConfigError, PeerFailedError, TopologyError, WaitTimeoutError
 from hvd_gossip.simulate import ComputeModel, LeastSquares, Report, Simulation, Still, simulate
+from hvd_gossip.simulate_compute import Cores
 from hvd_gossip.transport.simulated import DeadlockError
 from hvd_gossip.transport.simulated_links import Links, exponential, uniform
 
@@ -55,6 +56,23 @@ def test_jitter_differs_by_rank_and_seed_and_repeats() -> None:
 
     assert draws(0, 0) == draws(0, 0)
     assert draws(0, 0) != draws(0, 1) != draws(1, 1)
+
+
+def test_who_finds_no_core_free_waits_for_its_turn() -> None:
+    cores = Cores(2)
+    assert [cores.occupy(1.0, 0.5) for _ in range(5)] == [0.5, 0.5, 1.0, 1.0, 1.5]
+    assert cores.occupy(10.0, 0.5) == 0.5
+    assert [Cores(0).occupy(1.0, 0.5) for _ in range(3)] == [0.5] * 3
+
+
+@pytest.mark.parametrize(("cores", "seconds"), [(0, 0.06), (4, 0.06), (2, 0.07), (1, 0.09)])
+def test_workers_that_share_cores_take_turns(cores: int, seconds: float) -> None:
+    """Four that compute for 50 ms at once and then want a core for 10 each; after the first step they are out of step."""
+    compute = ComputeModel(0.05, cpu=0.01, cores=cores)
+    report = simulate("local", Still(np.zeros((4, 8))), size=4, steps=1, compute=compute)
+    assert report.finished_at.max() == pytest.approx(seconds, rel=1e-3)
+    report = simulate("allreduce", Still(np.zeros((4, 8))), size=4, steps=10, compute=compute, links=FAST)
+    assert report.finished_at.max() == pytest.approx(10 * seconds, rel=1e-3)
 
 
 # Problems

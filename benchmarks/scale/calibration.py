@@ -1,14 +1,16 @@
 """Predicted steps beside measured ones on real ranks of this machine, under the launcher, through PyTorch's public API.
 
-The simulator is told nothing about training: latency and bandwidth are what makes its allreduces of two sizes as long as measured
-ones (all ranks at once on this machine's cores: they are what the ranks get, not what the memory could do), and compute is the
-sample of the plain optimizer's steps: for allreduce, of steps that all ranks begin at the same time, as they do then, and so
-compute at the same time on few cores.
+The simulator is told nothing of how long a distributed step of so many ranks takes. Latency and bandwidth are what makes its
+allreduces of two sizes as long as measured ones (all ranks at once on this machine's cores: they are what the ranks get, not what
+the memory could do). A step is the slept compute and then CPU time on one of the machine's cores, for which the ranks queue: as
+much as a step of this algorithm took on the fewest ranks, exchanges included; less, for allreduce, what CPU time the transfers of
+its gradients take, since they come after that.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from statistics import fmean, median
 from typing import Any
 
@@ -18,9 +20,9 @@ from matplotlib.figure import Figure
 from benchmarks import plots
 from benchmarks.benchmark import Benchmark
 from benchmarks.job import run_ranks
+from benchmarks.machine import cores
 from benchmarks.options import CalibrationOptions
 from benchmarks.report import Report, Row, Target
-from benchmarks.scale.jitter import empirical
 from benchmarks.scale.prediction import CLOSED_FORM, Run, Scenario
 from benchmarks.spread import Spread
 from hvd_gossip.collectives import Collectives
@@ -28,9 +30,9 @@ from hvd_gossip.simulate import ComputeModel
 from hvd_gossip.transport.simulated import SimulatedWorld
 from hvd_gossip.transport.simulated_links import Links
 
-RANKS, ALGORITHM, LINK, COMPUTE, MEASURED, PREDICTED, RATIO, ERROR = (
-    "ranks", "algorithm", "link (us, MB/s)", "compute (ms)", "measured step (ms)", "predicted step (ms)",
-    "predicted ÷ measured", "error (%)",
+RANKS, ALGORITHM, LINK, CPU, PLAIN, MEASURED, PREDICTED, RATIO, ERROR = (
+    "ranks", "algorithm", "link (us, MB/s)", "CPU time (ms)", "plain step (ms)", "measured step (ms)",
+    "predicted step (ms)", "predicted ÷ measured", "error (%)",
 )  # fmt: skip
 LIMIT = 10.0
 FASTEST = 1e12
@@ -41,58 +43,74 @@ SIMULATED_STEPS = 40
 def measure(options: CalibrationOptions) -> Report:
     """One row a number of ranks and algorithm."""
     rows, commands = [], []
-    for ranks in options.ranks:
+    cpu: dict[str, float] = {}
+    for ranks in sorted(options.ranks):
         job = run_ranks("calibration", ranks, options, size=ranks)
         commands.append(job.command)
-        rows += _rows(ranks, options, job.results)
+        cpu = cpu or _cpu_seconds(options, job.results)
+        rows += _rows(ranks, options, job.results, cpu)
     return Report(
         name="scale.calibration",
         title=f"Calibration: {options.step_ms:g} ms of slept compute, {options.megabytes:g} MB, real ranks of this machine",
-        columns=[RANKS, ALGORITHM, LINK, COMPUTE, MEASURED, PREDICTED, RATIO, ERROR],
+        columns=[RANKS, ALGORITHM, LINK, CPU, PLAIN, MEASURED, PREDICTED, RATIO, ERROR],
         rows=rows,
         notes=[
             "link: latency and bandwidth with which the simulator's allreduces of "
             f"{options.small_bytes:,} and {options.large_bytes:,} bytes take what they took on these ranks.",
-            "compute: the plain optimizer's step, by the same processes, right before, for allreduce begun together; "
-            "measured: medians over blocks.",
-            "predicted: the compute of the same block times the simulated step over its compute.",
+            f"CPU time: of a rank's step on {min(options.ranks)} ranks; simulated steps queue for {cores()} cores with it.",
+            "plain step: of the wrapped optimizer alone, by the same processes, right before; measured: medians over blocks.",
+            "predicted: the plain step of the same block times the simulated step over the simulated plain step.",
         ],
         commands=commands,
     )
 
 
-def _rows(ranks: int, options: CalibrationOptions, results: list[dict[str, Any]]) -> list[Row]:
+def _cpu_seconds(options: CalibrationOptions, results: list[dict[str, Any]]) -> dict[str, float]:
+    """CPU seconds of a rank's step by algorithm, less those of an allreduce's transfers; "" is the plain optimizer."""
+    records = [record for one in results for record in one["records"]]
+    seconds = {
+        algorithm: fmean(
+            record["cpu_share"] * record["step_seconds"]
+            for record in records
+            if record["kind"] == ("distributed" if algorithm else "plain") and algorithm in ("", record["algorithm"])
+        )
+        for algorithm in ("", *options.algorithms)
+    }
+    if CLOSED_FORM in seconds:
+        sizes, nbytes = (options.small_bytes, options.large_bytes), results[0]["nbytes"]
+        costs = [fmean(one[f"{name}_cpu"] for one in results) for name in ("small", "large")]
+        seconds[CLOSED_FORM] = max(seconds[""], seconds[CLOSED_FORM] - float(np.interp(nbytes, sizes, costs)))
+    return seconds
+
+
+def _rows(
+    ranks: int, options: CalibrationOptions, results: list[dict[str, Any]], cpu: Mapping[str, float]
+) -> list[Row]:
     small, large = (
         median(max(times) for times in zip(*(one[size] for one in results), strict=True)) for size in ("small", "large")
     )
     links = fit_links(ranks, (options.small_bytes, small), (options.large_bytes, large))
     scenarios = {
-        how: Scenario(ranks, results[0]["nbytes"], links, _compute([one[how] for one in results]))
-        for how in ("freely", "together")
+        algorithm: Scenario(
+            ranks, results[0]["nbytes"], links, ComputeModel(options.step_ms * 1e-3, cpu=seconds, cores=cores())
+        )
+        for algorithm, seconds in cpu.items()
     }
-    return [
-        _row(algorithm, scenarios["together" if algorithm in options.together else "freely"], results)
-        for algorithm in options.algorithms
-    ]
+    alone = _simulated_step("local", scenarios[""])
+    return [_row(algorithm, scenarios[algorithm], alone, results) for algorithm in options.algorithms]
 
 
-def _compute(seconds: list[list[float]]) -> ComputeModel:
-    """Of the steps that each rank made."""
-    steps = np.array(seconds).ravel()
-    return ComputeModel(float(steps.mean()), empirical([float(step) for step in steps / steps.mean()]))
-
-
-def _row(algorithm: str, scenario: Scenario, results: list[dict[str, Any]]) -> Row:
+def _row(algorithm: str, scenario: Scenario, alone: float, results: list[dict[str, Any]]) -> Row:
     records = [one["records"] for one in results]
     plain, measured = (_blocks(records, algorithm, kind) for kind in ("plain", "distributed"))
-    predicted = plain * (_simulated_step(algorithm, scenario) / scenario.compute.mean)
+    predicted = plain * (_simulated_step(algorithm, scenario) / alone)
     ratio = predicted / measured
     latency, per_byte = scenario.links.route(0, 1)
     return Row(
         {
             RANKS: str(scenario.size), ALGORITHM: algorithm, LINK: f"{latency * 1e6:.0f}, {1e-6 / per_byte:.0f}",
-            COMPUTE: plain * 1e3, MEASURED: measured * 1e3, PREDICTED: predicted * 1e3, RATIO: ratio,
-            ERROR: abs(ratio.median - 1.0) * 100,
+            CPU: scenario.compute.cpu * 1e3, PLAIN: plain * 1e3, MEASURED: measured * 1e3, PREDICTED: predicted * 1e3,
+            RATIO: ratio, ERROR: abs(ratio.median - 1.0) * 100,
         },
         {ERROR: Target(LIMIT)},
     )  # fmt: skip

@@ -93,11 +93,11 @@ def test_calibration_judges_each_algorithm_by_its_own_blocks(monkeypatch: pytest
     links = Links(1e-4, 1e9)
     kinds = itertools.product(range(2), options.algorithms, (("plain", 0.05), ("distributed", 0.051)))
     records = [
-        {"repetition": repetition, "algorithm": algorithm, "kind": kind, "step_seconds": seconds}
+        {"repetition": repetition, "algorithm": algorithm, "kind": kind, "step_seconds": seconds, "cpu_share": 0.02}
         for repetition, algorithm, (kind, seconds) in kinds
     ]
     rank = {
-        "nbytes": 1 << 20, "records": records, "freely": [0.05] * 4, "together": [0.05] * 4,
+        "nbytes": 1 << 20, "records": records, "small_cpu": 1e-4, "large_cpu": 1e-3,
         "small": [calibration.allreduce_seconds(2, options.small_bytes, links)] * 3,
         "large": [calibration.allreduce_seconds(2, options.large_bytes, links)] * 3,
     }  # fmt: skip

@@ -12,8 +12,9 @@ from tests.tensorflow_frontend.ranks import needs_tensorflow as needs_tensorflow
 
 FOLDER = Path(__file__).parent
 MAIN = FOLDER / "rank_main.py"
-SECONDS = 600.0
-"""For all checks of one launch."""
+SECONDS = 1500.0
+"""For all checks of one launch with all algorithms."""
+SECONDS_WITH_FEW = 600.0
 WAIT_TIMEOUT = 75
 """Seconds. After many `fit`, the main thread was seen to stand for 40 in TensorFlow's destructor of a data set's iterator, with
 Python's lock held; its tuning thread, which may sleep for up to 60, is the likely reason."""
@@ -32,5 +33,5 @@ def checks() -> list[str]:
 
 def assert_passed(check: str, n: int) -> None:
     """Asserts that a check passed on all of `n` ranks."""
-    algorithms = ALGORITHMS if n == 3 else FEW
-    ranks.assert_passed(MAIN, check, n, SECONDS, algorithms=algorithms, wait_timeout=WAIT_TIMEOUT)
+    algorithms, seconds = (ALGORITHMS, SECONDS) if n == 3 else (FEW, SECONDS_WITH_FEW)
+    ranks.assert_passed(MAIN, check, n, seconds, algorithms=algorithms, wait_timeout=WAIT_TIMEOUT)
