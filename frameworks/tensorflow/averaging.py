@@ -14,9 +14,9 @@ from hvd_gossip.collectives import Average
 from hvd_gossip.gradient_options import check_reduction, reduction_fields, split_evenly
 
 from .compression import Compression, Compressor
-from .names import normalized
+from .names import of_variable
 from .parts import Around, DensePart, Part, SparsePart, is_sparse, reduce_parts
-from .variables import bare, label_of
+from .variables import bare
 
 Groups = int | Sequence[Sequence[Any]] | None
 Gradients = Sequence[Any]
@@ -103,9 +103,7 @@ class GradientAveraging:
     def _part(self, bundle: Sequence[int], gradients: Gradients, variables: Sequence[Any]) -> Part:
         first = gradients[bundle[0]]
         more = f" and {len(bundle) - 1} more" if len(bundle) > 1 else ""
-        name = operation_name(
-            "allreduce", f"{self.name}/{bundle[0]}_{normalized(label_of(variables[bundle[0]]))}{more}"
-        )
+        name = operation_name("allreduce", f"{self.name}/{of_variable(bundle[0], variables[bundle[0]])}{more}")
         fields = {
             "process_set": process_set_id(self.process_set),
             **reduction_fields(self.op, self.gradient_predivide_factor),

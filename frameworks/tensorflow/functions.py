@@ -15,9 +15,9 @@ from .api import public
 from .arrays import Array, check_type
 from .crossing import cross
 from .mixing import overwriting
-from .names import normalized
+from .names import of_variable
 from .submit import carry_out_all, like
-from .variables import bare, label_of
+from .variables import bare
 
 
 @public
@@ -152,5 +152,5 @@ def allgather_object(
 
 
 def _call(prefix: str, place: int, variable: Any, root_rank: int, process_set: ProcessSet) -> Call:
-    name = operation_name("broadcast", f"{prefix}/{place}_{normalized(label_of(variable))}")
+    name = operation_name("broadcast", f"{prefix}/{of_variable(place, variable)}")
     return Call("broadcast", name, {"process_set": process_set_id(process_set), "root_rank": root_rank})

@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from .variables import label_of
+
 
 def operation(kind: str, tensor: Any, name: str | None, ignore_name_scope: bool = False) -> str | None:
     """The name under which ranks find each other (Horovod's rule).
@@ -31,6 +33,17 @@ def operation(kind: str, tensor: Any, name: str | None, ignore_name_scope: bool 
 def default(kind: str, tensor: Any) -> str:
     """Horovod's name in a graph of an operation that has none."""
     return f"Horovod{kind}" + ("" if tensor is None else f"_{normalized(tensor.name)}")
+
+
+def of_variable(place: int, variable: Any) -> str:
+    """What tells the operation on one of several variables from the others': its place among them.
+
+    In a graph of tf.compat.v1, whose operations run in any order, its name as well. Elsewhere that is left out: a model's variables
+    are called otherwise where it was loaded than where it was built, as when a job goes on from rank 0's checkpoint.
+    """
+    if tf.executing_eagerly() or tf.compat.v1.get_default_graph().building_function:
+        return str(place)
+    return f"{place}_{normalized(label_of(variable))}"
 
 
 def in_graph(full: str) -> str:

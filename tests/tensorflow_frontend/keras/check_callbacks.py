@@ -26,6 +26,7 @@ from tests.tensorflow_frontend.keras.models import (
     everybodys,
     initial,
     make_model,
+    save,
 )
 
 callbacks, elastic = hvd_keras.callbacks, hvd_keras.elastic
@@ -89,6 +90,22 @@ def check_broadcast_gives_everybody_the_roots_variables() -> None:
         run(model, callback, steps=1)  # once only
         if not settings:
             close(model.get_weights(), initial(hvd.rank()), tolerance=0.0)
+
+
+def check_one_rank_loads_what_the_others_build() -> None:
+    """Horovod's pattern to go on from a checkpoint. Keras's variables are called otherwise in a model that was loaded."""
+    for settings in ({}, *({"algorithm": name} for name in GOSSIP)):
+        model, again = (compiled(keras.optimizers.SGD(0.01, momentum=0.9), **settings) for _ in range(2))
+        run(model)
+        if hvd.rank() == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                save(model, Path(folder) / "model.keras")
+                again = hvd_keras.load_model(Path(folder) / "model.keras")
+        model = again
+        run(model, callbacks.BroadcastGlobalVariablesCallback(0), steps=3)
+        with hvd.consensus(model):
+            for weights in everybodys(model.get_weights()):
+                close(weights, model.get_weights(), tolerance=1e-6)
 
 
 def check_local_variables_are_not_broadcast() -> None:
