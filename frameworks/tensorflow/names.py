@@ -38,8 +38,8 @@ def default(kind: str, tensor: Any) -> str:
 def of_variable(place: int, variable: Any) -> str:
     """What tells the operation on one of several variables from the others': its place among them.
 
-    In a graph of tf.compat.v1, whose operations run in any order, its name as well. Elsewhere that is left out: a model's variables
-    are called otherwise where it was loaded than where it was built, as when a job goes on from rank 0's checkpoint.
+    In a graph of tf.compat.v1, whose operations run in any order, its name as well. Elsewhere that is left out: variables of a
+    model that was loaded are called otherwise than those of one that was built, as where rank 0 reads a checkpoint.
     """
     if tf.executing_eagerly() or tf.compat.v1.get_default_graph().building_function:
         return str(place)
