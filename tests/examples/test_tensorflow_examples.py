@@ -21,12 +21,19 @@ from tests.tensorflow_frontend.ranks import needs_tensorflow
 MAIN = Path(__file__).with_name("tensorflow_main.py")
 ENOUGH = {
     "tensorflow2_keras_mnist": ("--epochs", "6"),
-    "keras_mnist_advanced": ("--epochs", "6"),
+    "keras_mnist_advanced": ("--epochs", "8"),
     "tensorflow2_mnist": ("--steps", "240"),
     "tensorflow_mnist": ("--steps", "500"),
     "tensorflow2_keras_mnist_elastic": ("--epochs", "5"),
 }
 """What each example needs to learn the digits."""
+GENTLER = {
+    ("keras_mnist_advanced", "qg-dsgdm"): ("--lr", "0.01"),
+    ("keras_mnist_advanced", "asgd"): ("--lr", "0.025"),
+    ("keras_mnist_advanced", "asysg-incon"): ("--lr", "0.025"),
+}
+"""Where the example's rate is too high: qg-dsgdm's momentum comes on top of the optimizer's, and workers of one shared model each
+update it in full."""
 GOSSIP = tuple(name for name in ALGORITHMS if name != "allreduce")
 SECONDS_A_RUN = 60.0
 Run = tuple[str, ...]
@@ -88,7 +95,7 @@ def test_examples_learn(example: str) -> None:
 @pytest.mark.parametrize("algorithm", GOSSIP)
 @pytest.mark.parametrize("example", ENOUGH)
 def test_examples_learn_with_every_algorithm(example: str, algorithm: str) -> None:
-    printed = outputs(tuple((example, name, *ENOUGH[example]) for name in GOSSIP))
+    printed = outputs(tuple((example, name, *ENOUGH[example], *GENTLER.get((example, name), ())) for name in GOSSIP))
     assert last_figure("test accuracy", printed[GOSSIP.index(algorithm)]) > 0.8
 
 
