@@ -258,7 +258,7 @@ class CalibrationOptions(Options):
     warm_up: int = _knob(5, "discarded steps before them", 2)
     repetitions: int = _knob(3, "blocks of each algorithm, interleaved with blocks of the plain optimizer", 1)
     small_bytes: int = _knob(4 << 10, "allreduce that gives the latency")
-    large_bytes: int = _knob(4 << 20, "allreduce that gives the bandwidth", 1 << 20)
+    large_bytes: int = _knob(1 << 20, "allreduce that gives the bandwidth")
     allreduces: int = _knob(20, "allreduces of each size", 6)
 
 

@@ -149,15 +149,17 @@ class Worker:
         self.algorithm.start()
         if simulation.averages_exactly:
             self.collectives.start()
-        seconds, cpu = simulation.compute.times(self.rank), simulation.compute.cpu
+        seconds, compute = simulation.compute.times(self.rank), simulation.compute
         joins = deque(simulation.joins.get(self.rank, ()))
         await self._join(joins)
         while self.steps < steps and self.endpoint.now() < until:
             gradient = simulation.problem.gradient(self.rank, self.x, self.rng)
             await self.endpoint.sleep(next(seconds))
-            if cpu:
-                await self.endpoint.sleep(simulation.cores.occupy(self.endpoint.now(), cpu))
+            if compute.cpu:
+                await self.endpoint.sleep(simulation.cores.occupy(self.endpoint.now(), compute.cpu))
             await self._step(gradient)
+            if compute.background:
+                simulation.cores.occupy(self.endpoint.now(), compute.background)
             simulation.stepped()
             if simulation.consensus_every and (self.steps - self._epoch_began) % simulation.consensus_every == 0:
                 await self._meet()

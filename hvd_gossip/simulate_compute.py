@@ -19,7 +19,8 @@ class ComputeModel:
         jitter: distribution of a factor drawn for every step, such as `uniform(0.9, 1.1)` or `lognormal(1, 0.1)`.
         slow: factor of each slow rank.
         seed: seeds the jitter.
-        cpu: seconds of each step, after those, on one of `cores`; everything that costs CPU time belongs here, exchanges too.
+        cpu: seconds of each step, after those, on one of `cores`: the training thread's CPU time.
+        background: seconds on one of them from the end of each step on, beside the worker's next one: the progress thread's.
         cores: of the one host that all workers are on. Who finds none free waits for its turn. 0: everybody has its own.
     """
 
@@ -28,6 +29,7 @@ class ComputeModel:
     slow: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     cpu: float = 0.0
+    background: float = 0.0
     cores: int = 0
 
     def times(self, rank: int) -> Iterator[float]:

@@ -75,6 +75,23 @@ def test_workers_that_share_cores_take_turns(cores: int, seconds: float) -> None
     assert report.finished_at.max() == pytest.approx(10 * seconds, rel=1e-3)
 
 
+def test_what_runs_in_the_background_takes_cores_but_no_step() -> None:
+    compute = ComputeModel(0.05, cpu=0.01, background=0.02, cores=1)
+    alone = simulate("local", Still(np.zeros((1, 8))), size=1, steps=10, compute=compute)
+    assert alone.finished_at.max() == pytest.approx(10 * 0.06, rel=1e-3)
+    crowd = simulate(
+        "local",
+        Still(np.zeros((4, 8))),
+        size=4,
+        steps=100,
+        compute=compute,
+        settings=MixingSettings(mixing_period=1000),
+    )
+    assert crowd.finished_at.max() == pytest.approx(
+        100 * 4 * 0.03, rel=0.02
+    )  # as fast as the core can do all their work
+
+
 # Problems
 
 

@@ -73,13 +73,14 @@ def _timed(
     for _ in itertools.islice(steps, options.warm_up):
         pass
     engine = runtime.current().engine
-    start, waited, cpu = time.monotonic(), engine.waited, time.process_time()
+    start, waited, cpu, own_cpu = time.monotonic(), engine.waited, time.process_time(), time.thread_time()
     *_, end = steps
     seconds = end - start
     return {
         "step_seconds": seconds / options.steps,
         "waited_share": (engine.waited - waited) / seconds,
         "cpu_share": (time.process_time() - cpu) / seconds,
+        "training_cpu_share": (time.thread_time() - own_cpu) / seconds,
     }
 
 

@@ -1,16 +1,15 @@
 """Predicted steps beside measured ones on real ranks of this machine, under the launcher, through PyTorch's public API.
 
-The simulator is told nothing of how long a distributed step of so many ranks takes. Latency and bandwidth are what makes its
-allreduces of two sizes as long as measured ones (all ranks at once on this machine's cores: they are what the ranks get, not what
-the memory could do). A step is the slept compute and then CPU time on one of the machine's cores, for which the ranks queue: as
-much as a step of this algorithm took on the fewest ranks, exchanges included; less, for allreduce, what CPU time the transfers of
-its gradients take, since they come after that.
+The simulator is told what a step demands, not how long it takes. Latency and bandwidth are what makes its allreduces of two sizes
+as long as measured ones (all ranks at once on this machine's cores: they are what the ranks get, not what the memory could do). A
+step is the slept compute and then the training thread's CPU time on one of the machine's cores, for which all ranks queue, the
+progress threads with their CPU time too; less, for allreduce, that of the transfers of its gradients, which are in the link.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean, median
 from typing import Any
 
@@ -23,8 +22,9 @@ from benchmarks.job import run_ranks
 from benchmarks.machine import cores
 from benchmarks.options import CalibrationOptions
 from benchmarks.report import Report, Row, Target
-from benchmarks.scale.prediction import CLOSED_FORM, Run, Scenario
+from benchmarks.scale.prediction import CLOSED_FORM, PATIENCE, Run, Scenario
 from benchmarks.spread import Spread
+from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.collectives import Collectives
 from hvd_gossip.simulate import ComputeModel
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -43,12 +43,10 @@ SIMULATED_STEPS = 40
 def measure(options: CalibrationOptions) -> Report:
     """One row a number of ranks and algorithm."""
     rows, commands = [], []
-    cpu: dict[str, float] = {}
-    for ranks in sorted(options.ranks):
+    for ranks in options.ranks:
         job = run_ranks("calibration", ranks, options, size=ranks)
         commands.append(job.command)
-        cpu = cpu or _cpu_seconds(options, job.results)
-        rows += _rows(ranks, options, job.results, cpu)
+        rows += _rows(ranks, options, job.results)
     return Report(
         name="scale.calibration",
         title=f"Calibration: {options.step_ms:g} ms of slept compute, {options.megabytes:g} MB, real ranks of this machine",
@@ -57,7 +55,7 @@ def measure(options: CalibrationOptions) -> Report:
         notes=[
             "link: latency and bandwidth with which the simulator's allreduces of "
             f"{options.small_bytes:,} and {options.large_bytes:,} bytes take what they took on these ranks.",
-            f"CPU time: of a rank's step on {min(options.ranks)} ranks; simulated steps queue for {cores()} cores with it.",
+            f"CPU time: of a rank's training and progress thread in a step; simulated ranks queue for {cores()} cores with it.",
             "plain step: of the wrapped optimizer alone, by the same processes, right before; measured: medians over blocks.",
             "predicted: the plain step of the same block times the simulated step over the simulated plain step.",
         ],
@@ -65,39 +63,39 @@ def measure(options: CalibrationOptions) -> Report:
     )
 
 
-def _cpu_seconds(options: CalibrationOptions, results: list[dict[str, Any]]) -> dict[str, float]:
-    """CPU seconds of a rank's step by algorithm, less those of an allreduce's transfers; "" is the plain optimizer."""
-    records = [record for one in results for record in one["records"]]
-    seconds = {
-        algorithm: fmean(
-            record["cpu_share"] * record["step_seconds"]
-            for record in records
-            if record["kind"] == ("distributed" if algorithm else "plain") and algorithm in ("", record["algorithm"])
-        )
-        for algorithm in ("", *options.algorithms)
-    }
-    if CLOSED_FORM in seconds:
-        sizes, nbytes = (options.small_bytes, options.large_bytes), results[0]["nbytes"]
-        costs = [fmean(one[f"{name}_cpu"] for one in results) for name in ("small", "large")]
-        seconds[CLOSED_FORM] = max(seconds[""], seconds[CLOSED_FORM] - float(np.interp(nbytes, sizes, costs)))
-    return seconds
-
-
-def _rows(
-    ranks: int, options: CalibrationOptions, results: list[dict[str, Any]], cpu: Mapping[str, float]
-) -> list[Row]:
+def _rows(ranks: int, options: CalibrationOptions, results: list[dict[str, Any]]) -> list[Row]:
     small, large = (
         median(max(times) for times in zip(*(one[size] for one in results), strict=True)) for size in ("small", "large")
     )
     links = fit_links(ranks, (options.small_bytes, small), (options.large_bytes, large))
-    scenarios = {
-        algorithm: Scenario(
-            ranks, results[0]["nbytes"], links, ComputeModel(options.step_ms * 1e-3, cpu=seconds, cores=cores())
-        )
-        for algorithm, seconds in cpu.items()
-    }
-    alone = _simulated_step("local", scenarios[""])
-    return [_row(algorithm, scenarios[algorithm], alone, results) for algorithm in options.algorithms]
+    scenario = Scenario(ranks, results[0]["nbytes"], links, ComputeModel())
+    alone = _simulated_step("local", _with_compute(scenario, options, _cpu(options, results, "")))
+    return [
+        _row(name, _with_compute(scenario, options, _cpu(options, results, name)), alone, results)
+        for name in options.algorithms
+    ]
+
+
+def _cpu(options: CalibrationOptions, results: list[dict[str, Any]], algorithm: str) -> tuple[float, float]:
+    """CPU seconds a step of the training thread and of the progress thread; "" is the plain optimizer."""
+    kind = "distributed" if algorithm else "plain"
+    records = [
+        (record["step_seconds"], record["training_cpu_share"], record["cpu_share"])
+        for one in results
+        for record in one["records"]
+        if record["kind"] == kind and algorithm in ("", record["algorithm"])
+    ]
+    training = fmean(seconds * share for seconds, share, _ in records)
+    progress = fmean(seconds * share for seconds, _, share in records) - training
+    if algorithm == CLOSED_FORM:
+        costs = [fmean(one[f"{name}_cpu"] for one in results) for name in ("small", "large")]
+        progress -= float(np.interp(results[0]["nbytes"], (options.small_bytes, options.large_bytes), costs))
+    return training, max(0.0, progress)
+
+
+def _with_compute(scenario: Scenario, options: CalibrationOptions, cpu: tuple[float, float]) -> Scenario:
+    compute = ComputeModel(options.step_ms * 1e-3, cpu=cpu[0], background=cpu[1], cores=cores())
+    return replace(scenario, compute=compute)
 
 
 def _row(algorithm: str, scenario: Scenario, alone: float, results: list[dict[str, Any]]) -> Row:
@@ -106,11 +104,12 @@ def _row(algorithm: str, scenario: Scenario, alone: float, results: list[dict[st
     predicted = plain * (_simulated_step(algorithm, scenario) / alone)
     ratio = predicted / measured
     latency, per_byte = scenario.links.route(0, 1)
+    compute = scenario.compute
     return Row(
         {
             RANKS: str(scenario.size), ALGORITHM: algorithm, LINK: f"{latency * 1e6:.0f}, {1e-6 / per_byte:.0f}",
-            CPU: scenario.compute.cpu * 1e3, PLAIN: plain * 1e3, MEASURED: measured * 1e3, PREDICTED: predicted * 1e3,
-            RATIO: ratio, ERROR: abs(ratio.median - 1.0) * 100,
+            CPU: f"{compute.cpu * 1e3:.1f} + {compute.background * 1e3:.1f}", PLAIN: plain * 1e3,
+            MEASURED: measured * 1e3, PREDICTED: predicted * 1e3, RATIO: ratio, ERROR: abs(ratio.median - 1.0) * 100,
         },
         {ERROR: Target(LIMIT)},
     )  # fmt: skip
@@ -125,8 +124,10 @@ def _blocks(records: list[list[dict[str, Any]]], algorithm: str, kind: str) -> S
 
 
 def _simulated_step(algorithm: str, scenario: Scenario) -> float:
-    """Seconds; allreduce too by its own object, its gradients as long as the real ones."""
-    options = {"elements": int(scenario.nbytes // 4)} if algorithm == CLOSED_FORM else {}
+    """Seconds; allreduce too by its own object, its gradients as long as the real ones. "local" never averages here."""
+    options: dict[str, Any] = {"elements": int(scenario.nbytes // 4)} if algorithm == CLOSED_FORM else {}
+    if algorithm == "local":
+        options["settings"] = MixingSettings(wait_timeout=PATIENCE, mixing_period=10 * SIMULATED_STEPS)
     run = Run(algorithm, scenario, **options)
     run.until(5)
     before = run.mark()

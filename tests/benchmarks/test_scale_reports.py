@@ -93,7 +93,14 @@ def test_calibration_judges_each_algorithm_by_its_own_blocks(monkeypatch: pytest
     links = Links(1e-4, 1e9)
     kinds = itertools.product(range(2), options.algorithms, (("plain", 0.05), ("distributed", 0.051)))
     records = [
-        {"repetition": repetition, "algorithm": algorithm, "kind": kind, "step_seconds": seconds, "cpu_share": 0.02}
+        {
+            "repetition": repetition,
+            "algorithm": algorithm,
+            "kind": kind,
+            "step_seconds": seconds,
+            "cpu_share": 0.03,
+            "training_cpu_share": 0.02,
+        }
         for repetition, algorithm, (kind, seconds) in kinds
     ]
     rank = {
