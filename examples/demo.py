@@ -24,7 +24,7 @@ from _demo_run import SCRIPTS, Plan, RunFailed, find_launcher, train
 from rich.console import Console
 
 ALGORITHMS = ("allreduce", "adpsgd")
-EPOCHS = {"torch": 15, "tensorflow": 9}
+EPOCHS = {"torch": 15, "tensorflow": 8}
 """So many fit into three minutes of a slow machine: TensorFlow's step takes twice as long."""
 
 

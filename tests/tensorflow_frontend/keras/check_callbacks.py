@@ -94,7 +94,7 @@ def check_broadcast_gives_everybody_the_roots_variables() -> None:
 
 def check_one_rank_loads_what_the_others_build() -> None:
     """Horovod's pattern to go on from a checkpoint. Keras's variables are called otherwise in a model that was loaded."""
-    for settings in ({}, *({"algorithm": name} for name in GOSSIP)):
+    for settings in ({}, {"algorithm": "dpsgd"}):
         model, again = (compiled(keras.optimizers.SGD(0.01, momentum=0.9), **settings) for _ in range(2))
         run(model)
         if hvd.rank() == 0:
