@@ -86,7 +86,10 @@ class Runtime:
             self.engine.on_wait = self._trace_wait
         self.metrics = self._open_metrics()
         slowdown = slow_factors(config.inject).get(self.world.rank, 1.0)
-        self._steppers = Steppers(self.engine, self.metrics, self.counters, slowdown, self.timeline.span)
+        make = functools.partial(
+            Stepper, self.engine, counters=self.counters, slowdown=slowdown, span=self.timeline.span
+        )
+        self._steppers = Steppers(make, self.metrics)
         self.engine.call(self._start_services, "starting the services")
         if config.algorithm == AUTO:
             links = self.engine.call(lambda: probe(self.engine.endpoint, config.wait_timeout), "measuring the links")

@@ -95,33 +95,24 @@ class Steppers:
     """Makes the steppers of one process; the first one's steps go into its metrics. Owner: the training thread.
 
     Args:
-        engine, metrics, counters, slowdown, span: of each `Stepper`.
+        make: `Stepper`, with all arguments given but `metrics` and `on_compute`.
+        metrics: of the process.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        metrics: MetricsWriter | NullMetrics,
-        counters: Counters,
-        slowdown: float,
-        span: Callable[[str, str, float, float], None],
-    ) -> None:
-        self._engine = engine
+    def __init__(self, make: Callable[..., Stepper], metrics: MetricsWriter | NullMetrics) -> None:
+        self._make = make
         self._metrics = metrics
-        self._counters = counters
-        self._slowdown = slowdown
-        self._span = span
         self._recording: Stepper | None = None
         self._hands_over = False
 
     def make(self, on_compute: Callable[[float], None] | None = None) -> Stepper:
         """A new stepper: the first one and, after `hand_over`, the one that goes on where that one ended are recorded."""
-        if self._recording is None or not self._hands_over:
-            metrics = self._metrics if self._recording is None else NullMetrics()
-            stepper = Stepper(self._engine, metrics, self._counters, self._slowdown, self._span, on_compute)
-            self._recording = self._recording or stepper
-            return stepper
-        self._recording, self._hands_over = self._recording.successor(), False
+        if self._recording is None:
+            self._recording = self._make(metrics=self._metrics, on_compute=on_compute)
+        elif self._hands_over:
+            self._recording, self._hands_over = self._recording.successor(), False
+        else:
+            return self._make(metrics=NullMetrics(), on_compute=on_compute)
         return self._recording
 
     def hand_over(self) -> None:
