@@ -20,15 +20,15 @@ import numpy as np
 from hvd_gossip import joining
 from hvd_gossip.algorithms.allreduce import AllReduce
 from hvd_gossip.algorithms.base import Algorithm, Context
+from hvd_gossip.algorithms.limit import Limit
 from hvd_gossip.algorithms.registry import find_algorithm, make_algorithm
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.replica import CHUNK_BYTES, Replica
 from hvd_gossip.collectives import Collectives
-from hvd_gossip.errors import ConfigError, WaitTimeoutError
+from hvd_gossip.errors import ConfigError
 from hvd_gossip.observe.counters import Counters
 from hvd_gossip.simulate_compute import ComputeModel, Cores
 from hvd_gossip.simulate_problems import LeastSquares, Problem, Still, Vector
-from hvd_gossip.tasks import first_of
 from hvd_gossip.topology import Topology, fit_topology, make_topology
 from hvd_gossip.transport.endpoint import ALGORITHM_BASE
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -125,6 +125,7 @@ class Worker:
         self.consensus: list[Vector] = []
         self.last_joined: list[int] = []
         self.steps = 0
+        self._limit = Limit(self.endpoint, simulation.settings.wait_timeout)
         self._epoch_began = 0
         self.waited = 0.0
         self.finished_at = self.departed_at = 0.0
@@ -165,6 +166,7 @@ class Worker:
                 await self._meet()
             await self._join(joins)
         self.finished_at = self.endpoint.now()
+        self._limit.close()
         await self.algorithm.depart()
         self.algorithm.settle()
         if simulation.averages_exactly:
@@ -187,13 +189,7 @@ class Worker:
     async def _wait(self, awaitable: Awaitable[Any]) -> None:
         """Bounds a wait as the engine bounds the training thread's."""
         waiting = self.endpoint.spawn(awaitable if inspect.iscoroutine(awaitable) else _run(awaitable), "waiting")
-        limit = self._simulation.settings.wait_timeout
-        timer = self.endpoint.sleep(limit)
-        await first_of(waiting, timer)
-        if not waiting.done():
-            raise WaitTimeoutError(f"rank {self.rank} waited {limit:g} s for {waiting.waiting_for()}")
-        timer.cancel()
-        waiting.result()
+        await self._limit.watch(waiting)
 
     async def _join(self, joins: deque[int]) -> None:
         """What `hvd.join()` does, once for each epoch that ends after the steps taken so far."""

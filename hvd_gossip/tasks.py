@@ -43,7 +43,7 @@ class Future(Generic[T]):
     def __init__(self, what: Description = "", on_cancel: Callable[[], None] | None = None) -> None:
         self._result: object = _PENDING
         self._error: BaseException | None = None
-        # Most futures have one callback: no list is made before the second.
+        # Most futures have one callback, the task that awaits them: no list is made before the second.
         self._callbacks: Callable[[Future[T]], object] | list[Callable[[Future[T]], object]] | None = None
         self.what = what
         self.on_cancel = on_cancel
@@ -70,7 +70,11 @@ class Future(Generic[T]):
         """Completes the future; a second completion (after a cancel, say) is ignored."""
         if self._result is _PENDING and self._error is None:
             self._result = value
-            if self._callbacks is not None:
+            callbacks = self._callbacks
+            if type(callbacks) is Task:
+                self._callbacks = None
+                callbacks.ready.append(callbacks)
+            elif callbacks is not None:
                 self._notify()
 
     def set_error(self, error: BaseException) -> None:
@@ -79,11 +83,12 @@ class Future(Generic[T]):
             if self._callbacks is not None:
                 self._notify()
 
-    def cancel(self) -> None:
+    def cancel(self, error: BaseException | None = None) -> None:
+        """Ends the future, if it is not done, with an error: Cancelled unless another is given."""
         if not self.done():
             if self.on_cancel is not None:
                 self.on_cancel()
-            self.set_error(Cancelled(describe(self.what)))
+            self.set_error(error or Cancelled(describe(self.what)))
 
     def add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         """Calls `callback(self)` on completion, at once if the future is done."""
@@ -117,14 +122,20 @@ class Future(Generic[T]):
 
 
 class Task(Future[T]):
-    """A running coroutine. Its future completes with what the coroutine returns or raises."""
+    """A running coroutine. Its future completes with what the coroutine returns or raises.
 
-    __slots__ = ("_coroutine", "_scheduler", "awaiting")
+    Attributes:
+        awaiting: what it waits for, if anything. Called with that future, the task goes on.
+        ready: its scheduler's tasks that can go on.
+    """
+
+    __slots__ = ("_coroutine", "_scheduler", "awaiting", "ready")
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], scheduler: Scheduler, name: Description) -> None:
         Future.__init__(self, name)
         self._coroutine = coroutine
         self._scheduler = scheduler
+        self.ready = scheduler.ready
         self.awaiting: Future[Any] | None = None
 
     def step(self) -> None:
@@ -140,10 +151,10 @@ class Task(Future[T]):
             self._fail(error)
         else:
             self.awaiting = awaited
-            awaited.add_callback(self._wake)
+            awaited.add_callback(self)
 
-    def _wake(self, _: Future[Any]) -> None:
-        self._scheduler.ready.append(self)
+    def __call__(self, _: Future[Any]) -> None:
+        self.ready.append(self)
 
     def _fail(self, error: BaseException) -> None:
         lost = not self.has_callbacks() and not isinstance(error, Cancelled)
@@ -151,12 +162,12 @@ class Task(Future[T]):
         if lost:
             self._scheduler.on_failure(self, error)
 
-    def cancel(self) -> None:
+    def cancel(self, error: BaseException | None = None) -> None:
         """Cancels what the task waits for and closes its coroutine (its `finally` blocks run now)."""
         if self.done():
             return
         awaiting, self.awaiting = self.awaiting, None
-        self.set_error(Cancelled(describe(self.what)))
+        self.set_error(error or Cancelled(describe(self.what)))
         if awaiting is not None:
             awaiting.cancel()
         self._coroutine.close()

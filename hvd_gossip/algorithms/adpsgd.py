@@ -28,11 +28,12 @@ import numpy as np
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import Lanes
+from hvd_gossip.algorithms.limit import Limit
 from hvd_gossip.algorithms.pace import Pace
 from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.replica import Chunk
-from hvd_gossip.errors import PeerFailedError, WaitTimeoutError
-from hvd_gossip.tasks import Future, Signal, first_of
+from hvd_gossip.errors import PeerFailedError
+from hvd_gossip.tasks import Future, Signal
 from hvd_gossip.transport.endpoint import Array
 
 log = logging.getLogger("hvd_gossip")
@@ -64,6 +65,7 @@ class ADPSGD(Algorithm):
         initiators, neighbours = context.topology.pairing
         self._neighbours = tuple(neighbours.get(endpoint.rank, ()))
         self._initiates = endpoint.rank in initiators
+        self._limit = Limit(endpoint, settings.wait_timeout)
         self._lanes = Lanes(
             endpoint,
             context.replica,
@@ -72,6 +74,7 @@ class ADPSGD(Algorithm):
             context.channel + 2,
             corrected=True,
             before=self.before_sending,
+            limit=self._limit,
         )
         self._pace = Pace(endpoint)
         self._steps = 0
@@ -81,7 +84,8 @@ class ADPSGD(Algorithm):
         self._active = 0
         self._initiating = False
         self._gone: set[int] = set()
-        self._farewells: set[int] = set()
+        self._unaware: set[int] = set()
+        """Neighbours that may not know yet that this worker leaves."""
         self._requests: deque[int] = deque()
         self._changed = Signal("an exchange or a departure")
 
@@ -130,12 +134,14 @@ class ADPSGD(Algorithm):
         await self._changed.until(lambda: self._active == 0)
         token = _TOKEN.pack(GONE, self._steps, 0.0)
         watches = []
-        for peer in self._unaware():
+        self._unaware = set(self._neighbours) - self._gone
+        for peer in sorted(self._unaware):
             self.context.endpoint.send(peer, self.context.channel, token)
             watches.append(self._watch(peer))
-        await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware())
+        await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware)
         for task in (*self._tasks, *watches):
             task.cancel()
+        self._limit.close()
 
     def _watch(self, peer: int) -> Future[None]:
         """A receive that nothing answers: it ends when the peer has died."""
@@ -153,12 +159,8 @@ class ADPSGD(Algorithm):
         if peer not in self._gone:
             log.warning("rank %d goes on without rank %d, which has died", self.context.endpoint.rank, peer)
         self._gone.add(peer)
-        self._farewells.add(peer)
+        self._unaware.discard(peer)
         self._changed.set()
-
-    def _unaware(self) -> set[int]:
-        """Neighbours that may not know yet that this worker leaves."""
-        return set(self._neighbours) - self._farewells - self._gone
 
     def _stepped(self) -> None:
         self._steps += 1
@@ -182,8 +184,9 @@ class ADPSGD(Algorithm):
     async def _until_due(self) -> None:
         """Waits for this worker's own step, or for as long as its partners take for theirs; and for the end of a pause."""
         timer = self._pace.timer(self.context.settings.mixing_period)
+        timer.add_callback(lambda _: self._changed.set())
         while not self._leaving and (self._paused or not (self._due() or timer.done())):
-            await first_of(self._changed.wait(), timer) if not timer.done() else await self._changed.wait()
+            await self._changed.wait()
         timer.cancel()
 
     async def _meet(self, peer: int) -> None:
@@ -198,7 +201,7 @@ class ADPSGD(Algorithm):
         endpoint, channel = self.context.endpoint, self.context.channel
         answer = np.empty(_TOKEN.size, np.uint8)
         await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-        await self._bounded(endpoint.recv(peer, channel + 1, answer), peer, "answer")
+        await self._limit.watch(endpoint.recv(peer, channel + 1, answer), ("the answer of rank", peer))
         self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
 
     async def _swap(self, peer: int, agreement: Awaitable[None]) -> None:
@@ -219,22 +222,11 @@ class ADPSGD(Algorithm):
                 counters.refuse(peer)
 
         counters = self.context.counters
-        exchange = self.context.endpoint.spawn(self._lanes.exchange([peer], [peer], mix), ("exchange with rank", peer))
-        await self._bounded(exchange, peer, "exchange")
+        await self._lanes.exchange([peer], [peer], mix)
         counters.exchanges += 1
         counters.last_peer = peer
         counters.bytes_sent += self._lanes.nbytes
         counters.bytes_received += self._lanes.nbytes
-
-    async def _bounded(self, future: Future[R], peer: int, what: str) -> None:
-        limit, rank = self.context.settings.wait_timeout, self.context.endpoint.rank
-        timer = self.context.endpoint.sleep(limit)
-        await first_of(future, timer)
-        if not future.done():
-            future.cancel()
-            raise WaitTimeoutError(f"rank {rank} waited {limit:.0f} s for the {what} of rank {peer}")
-        timer.cancel()
-        future.result()
 
     async def _listen(self) -> None:
         while True:
@@ -255,10 +247,11 @@ class ADPSGD(Algorithm):
         """A neighbour leaves, or knows that this worker does. The answer is not awaited: both may leave at once."""
         if kind == GONE:
             self._gone.add(source)
+            self._unaware.discard(source)
             token = _TOKEN.pack(FAREWELL, self._steps, 0.0)
             self.context.endpoint.send(source, self.context.channel, token)
         else:
-            self._farewells.add(source)
+            self._unaware.discard(source)
         self._changed.set()
 
     def _answer_next(self) -> None:

@@ -35,6 +35,7 @@ import numpy as np
 
 from hvd_gossip.algorithms.base import Algorithm, Context, Wait
 from hvd_gossip.algorithms.lanes import LANES
+from hvd_gossip.algorithms.limit import Limit
 from hvd_gossip.algorithms.parameter_server import (
     DOWN,
     FETCH,
@@ -51,8 +52,8 @@ from hvd_gossip.algorithms.parameter_server import (
 from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.arrays import is_finite
 from hvd_gossip.buffers.replica import Chunk
-from hvd_gossip.errors import ConfigError, PeerFailedError, WaitTimeoutError
-from hvd_gossip.tasks import Future, Signal, Task, all_of, first_of
+from hvd_gossip.errors import ConfigError, PeerFailedError
+from hvd_gossip.tasks import Future, Signal, all_of
 
 R = TypeVar("R")
 
@@ -85,6 +86,7 @@ class ASGD(Algorithm):
         self._server: ParameterServer | None = None
         if rank in self._servers:
             self._server = ParameterServer(context, self._shard(rank), self._before.chunks)
+        self._limit = Limit(context.endpoint, context.settings.wait_timeout)
         self._begun = 0
         self._finished = 0
         self._moved = Signal(("the newest parameters of server rank(s)", *self._servers))
@@ -134,6 +136,7 @@ class ASGD(Algorithm):
 
     async def depart(self) -> None:
         await self._settled()
+        self._limit.close()
         for server in self._servers:
             if server != self.context.endpoint.rank:
                 self.context.endpoint.send(server, self.context.channel, TOKEN.pack(GONE, 0))
@@ -179,7 +182,8 @@ class ASGD(Algorithm):
         transfers = [functools.partial(self._ask_for, server, header, token)]
         transfers += [functools.partial(self._lane, lane, server, kind) for lane in range(LANES)]
         moving = [endpoint.spawn(self._naming(server, each), ("server rank", server)) for each in transfers]
-        await self._bounded(endpoint.spawn(_all(moving), ("reading from server rank", server)), server)
+        reading = endpoint.spawn(_all(moving), ("reading from server rank", server))
+        await self._limit.watch(reading, ("the newest parameters of server rank", server))
         self._versions[server], staleness = REPLY.unpack(header.tobytes())
         nbytes = sum(int(chunk.x.nbytes) for chunk in self._shard(server))
         counters.bytes_received += nbytes
@@ -231,16 +235,6 @@ class ASGD(Algorithm):
             self.context.counters.refuse(server)
         else:
             lead_to(chunk, values)
-
-    async def _bounded(self, exchange: Task[None], server: int) -> None:
-        limit, rank = self.context.settings.wait_timeout, self.context.endpoint.rank
-        timer = self.context.endpoint.sleep(limit)
-        await first_of(exchange, timer)
-        if not exchange.done():
-            exchange.cancel()
-            raise WaitTimeoutError(f"rank {rank} waited {limit:g} s for the newest parameters of server rank {server}")
-        timer.cancel()
-        exchange.result()
 
 
 async def _all(futures: Sequence[Future[None]]) -> None:

@@ -148,8 +148,7 @@ class _Differences(Lanes):
         return sum(squared_distance(self._choco.remembered(peer, chunk), own) for peer in arrived)
 
     def _outgoing(self, chunk: Chunk, receivers: Sequence[int]) -> tuple[Array, dict[int, Array], list[Array]]:
-        buffer = self._borrow(chunk)
-        wire = buffer[: self._form(chunk)[1]]
+        buffer, wire = self._borrow(chunk)
         with self._replica.space.computing():
             difference = self._choco.difference(chunk)
         self._replica.space.publish(difference, wire)

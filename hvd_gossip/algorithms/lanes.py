@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hvd_gossip.algorithms.limit import Limit
 from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.arrays import is_finite, squared_distance
 from hvd_gossip.buffers.replica import Chunk, Replica
@@ -44,6 +45,7 @@ class Lanes:
         corrected: send parameters plus correction (a snapshot), not the parameters as they are.
         before: called with each chunk before it is read for sending.
         outgoing: what of a chunk to send, if neither: an array as long as the chunk and of its type.
+        limit: bounds the transfer of each chunk; None: whoever awaits the exchange does.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Lanes:
         corrected: bool,
         before: Callable[[Chunk], None] | None = None,
         outgoing: Callable[[Chunk], Array] | None = None,
+        limit: Limit | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._replica = replica
@@ -67,9 +70,10 @@ class Lanes:
         self._corrected = corrected
         self._before = before
         self._values = outgoing or (lambda chunk: chunk.source)
+        self._limit = limit
         self._exchanges = 0
-        self._pool: dict[tuple[object, int], list[Array]] = {}
         self._types = [replica.wire_type(chunk, wire) for chunk in replica.chunks]
+        self._pool: dict[tuple[object, int], list[Array]] = {}
         self._nbytes: int = sum(
             chunk.x.size * dtype.itemsize for chunk, dtype in zip(replica.chunks, self._types, strict=True)
         )
@@ -114,24 +118,29 @@ class Lanes:
             borrowed, moving = [], []
             arriving: dict[int, Array] = {}
             for peer in senders:
-                buffer = self._borrow(chunk)
+                buffer, wire = self._borrow(chunk)
                 borrowed.append(buffer)
-                arriving[peer] = wire = buffer[: self._form(chunk)[1]]
+                arriving[peer] = wire
                 moving.append(endpoint.recv(peer, channel, wire))
             if self._before is not None:
                 self._before(chunk)
             mine, outgoing, own_buffers = self._outgoing(chunk, receivers)
-            await space.settled(endpoint)
+            if not space.immediate:
+                await space.settled(endpoint)
             for peer, wire in outgoing.items():
                 moving.append(endpoint.send(peer, channel, wire))
+            if self._limit is not None:
+                for peer, future in zip((*senders, *outgoing), moving, strict=True):
+                    self._limit.watch(future, ("the exchange of rank", peer))
             await all_of(moving)
             with space.computing():
                 for peer, wire in arriving.items():
                     arriving[peer] = space.fetch(wire)
                 mix(chunk, space.fetch(mine), arriving)
-            await space.settled(endpoint)
+            if not space.immediate:
+                await space.settled(endpoint)
             for buffer in (*borrowed, *own_buffers):
-                self._give_back(buffer)
+                self._pool.setdefault((buffer.dtype, buffer.size), []).append(buffer)
 
     # What the wire holds: kinds of lanes differ in these.
 
@@ -148,21 +157,19 @@ class Lanes:
         if not self._corrected and self._replica.space.direct and self._types[chunk.index] == chunk.x.dtype:
             values = self._values(chunk)
             return values, dict.fromkeys(receivers, values), []
-        buffer = self._borrow(chunk)
-        wire = buffer[: self._form(chunk)[1]]
+        buffer, wire = self._borrow(chunk)
         if self._corrected:
             chunk.snapshot(wire)
         else:
             self._replica.space.publish(self._values(chunk), wire)
         return wire, dict.fromkeys(receivers, wire), [buffer]
 
-    def _borrow(self, chunk: Chunk) -> Array:
-        dtype, _, capacity = self._form(chunk)
+    def _borrow(self, chunk: Chunk) -> tuple[Array, Array]:
+        """A buffer, and the part of it that the chunk fills on the wire."""
+        dtype, length, capacity = self._form(chunk)
         free = self._pool.get((dtype, capacity))
-        return free.pop() if free else self._replica.space.wire(capacity, dtype)
-
-    def _give_back(self, buffer: Array) -> None:
-        self._pool.setdefault((buffer.dtype, buffer.size), []).append(buffer)
+        buffer = free.pop() if free else self._replica.space.wire(capacity, dtype)
+        return buffer, buffer[:length]
 
 
 def both_finite(mine: Array, theirs: Array) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.endpoint import Endpoint
 
@@ -18,6 +20,7 @@ class Pace:
         self._endpoint = endpoint
         self._last = endpoint.now()
         self._partners: dict[int, float] = {}
+        self._sorted: list[float] = []
         self.seconds = 0.0
 
     def stepped(self) -> None:
@@ -30,16 +33,22 @@ class Pace:
     def partner(self, peer: int, seconds: float) -> None:
         """A partner says how long its steps take; 0 if it has made none."""
         if seconds > 0.0:
+            former = self._partners.get(peer)
+            if former is not None:
+                del self._sorted[bisect_left(self._sorted, former)]
             self._partners[peer] = seconds
+            insort(self._sorted, seconds)
 
     def typical(self) -> float:
         """Seconds of the median step among this worker's and its partners'; 0 while none is known."""
-        known = sorted(seconds for seconds in (self.seconds, *self._partners.values()) if seconds > 0.0)
+        known = self._sorted
+        if self.seconds > 0.0:
+            known = known.copy()
+            insort(known, self.seconds)
         return known[len(known) // 2] if known else 0.0
 
     def timer(self, steps: int) -> Future[None]:
         """Done when the typical partner will have made so many steps and some slack; never while none is known."""
-        if not self._partners:
+        if not self._sorted:
             return Future("this worker's next step")
-        times = sorted(self._partners.values())
-        return self._endpoint.sleep(SLACK * steps * times[len(times) // 2])
+        return self._endpoint.sleep(SLACK * steps * self._sorted[len(self._sorted) // 2])

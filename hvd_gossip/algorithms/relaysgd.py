@@ -154,11 +154,11 @@ class _Relays(Lanes):
     def _outgoing(self, chunk: Chunk, receivers: Sequence[int]) -> tuple[Array, dict[int, Array], list[Array]]:
         with self._replica.space.computing():
             messages = self._relay.messages(chunk)
-        buffers = [self._borrow(chunk) for _ in receivers]
-        wires = {peer: buffer[: chunk.x.size] for peer, buffer in zip(receivers, buffers, strict=True)}
+        borrowed = {peer: self._borrow(chunk) for peer in receivers}
+        wires = {peer: wire for peer, (_, wire) in borrowed.items()}
         for peer, wire in wires.items():
             self._replica.space.publish(messages[peer], wire)
-        return chunk.source, wires, buffers
+        return chunk.source, wires, [buffer for buffer, _ in borrowed.values()]
 
 
 def workers_beyond(tree: Topology, rank: int, peer: int) -> int:

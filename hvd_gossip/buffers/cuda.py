@@ -50,6 +50,7 @@ class CudaSpace:
         stream: Any = None,
     ) -> None:
         self.direct = direct
+        self.immediate = False
         self._xp = xp = importlib.import_module("cupy") if xp is None else xp
         self._device = device
         self._training_stream = training_stream or (lambda: 0)

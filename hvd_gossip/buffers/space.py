@@ -35,9 +35,11 @@ class Space(Protocol):
 
     Attributes:
         direct: whether MPI can send and receive a replica's own memory.
+        immediate: whether everything has happened when its call returns, so that `settled` need not be awaited.
     """
 
     direct: bool
+    immediate: bool
 
     def zeros(self, length: int, dtype: np.dtype[Any]) -> Array:
         """Memory beside the parameters, zero."""
@@ -77,6 +79,7 @@ class HostSpace:
     """NumPy memory: operations happen at once, a chunk's lock is all the order there is."""
 
     direct = True
+    immediate = True
 
     def zeros(self, length: int, dtype: np.dtype[Any]) -> Array:
         return np.zeros(length, dtype)
@@ -90,7 +93,7 @@ class HostSpace:
     training = engine
 
     def computing(self) -> Any:
-        return nullcontext()
+        return _NOTHING
 
     def bind(self) -> None:
         """Host memory has no queue."""
@@ -98,8 +101,13 @@ class HostSpace:
     updated = follow = bind
 
     def publish(self, value: Array, wire: Array) -> None:
-        with np.errstate(over="ignore"):  # a value beyond the wire type's range becomes infinite and is refused there
+        if wire.dtype == value.dtype:
             wire[...] = value
+        else:
+            with np.errstate(
+                over="ignore"
+            ):  # a value beyond the wire type's range becomes infinite and is refused there
+                wire[...] = value
 
     def fetch(self, wire: Array) -> Array:
         return wire
@@ -108,5 +116,6 @@ class HostSpace:
         return _SETTLED
 
 
+_NOTHING = nullcontext()
 _SETTLED: Future[None] = Future("nothing")
 _SETTLED.set_result(None)

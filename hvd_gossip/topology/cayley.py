@@ -89,7 +89,8 @@ class CayleyTopology(Topology):
 
         A ring of odd length loses one edge; a torus with an odd side loses the edges that close that side.
         """
-        return parity_pairs(self.size, self._parity, self._neighbours)
+        parity = [self._parity(rank) for rank in range(self.size)]
+        return parity_pairs(self.size, parity.__getitem__, self._neighbours)
 
     def _parity(self, rank: int) -> int:
         return sum(rank // stride % side for stride, side in zip(self._strides, self._shape, strict=True)) % 2

@@ -68,7 +68,8 @@ class SimulatedEndpoint:
         Raises:
             ValueError: no such rank or channel, or a payload that cannot travel.
         """
-        self._check(dest, channel)
+        if not (0 <= dest < self.size and 0 <= channel < CHANNELS):
+            raise self._unknown(dest, channel)
         world = self._world
         nbytes: float
         nbytes = len(payload) if type(payload) is bytes else check_array(payload, "send") * world.payload_scale
@@ -80,7 +81,7 @@ class SimulatedEndpoint:
             nbytes = 0
         target = world.endpoints[dest]
         if world.plain:
-            latency, per_byte = self._routes.get(dest) or self._find_route(dest)
+            latency, per_byte = world.route if dest != self.rank and world.route else self._find_route(dest)
             self.bytes_sent += nbytes
             time = target.keep_order(channel * self.size + self.rank, world.time + latency + nbytes * per_byte)
             world.push(time, target.arrive, send)
@@ -95,7 +96,8 @@ class SimulatedEndpoint:
             ValueError: no such rank or channel, or an array that cannot be received into.
             TransportError: the channel is one of `recv_any`.
         """
-        self._check(source, channel)
+        if not (0 <= source < self.size and 0 <= channel < CHANNELS):
+            raise self._unknown(source, channel)
         check_array(into, "receive into")
         if not into.flags.writeable:
             raise ValueError("cannot receive into a read-only array")
@@ -124,7 +126,8 @@ class SimulatedEndpoint:
             ValueError: no such channel.
             TransportError: another recv_any waits on the channel, or a recv does.
         """
-        self._check(0, channel)
+        if not 0 <= channel < CHANNELS:
+            raise self._unknown(0, channel)
         if channel in self._listening:
             raise TransportError(f"rank {self.rank}: a second recv_any on channel {channel} while one is pending")
         arrived = self._arrived.get(channel)
@@ -228,11 +231,10 @@ class SimulatedEndpoint:
             self._fail_receive(receive, source)
         self._forget_messages(dead)
 
-    def _check(self, peer: int, channel: int) -> None:
+    def _unknown(self, peer: int, channel: int) -> ValueError:
         if not 0 <= peer < self.size:
-            raise ValueError(f"rank {self.rank}: peer {peer} is not in [0, {self.size})")
-        if not 0 <= channel < CHANNELS:
-            raise ValueError(f"rank {self.rank}: channel {channel} is not in [0, {CHANNELS})")
+            return ValueError(f"rank {self.rank}: peer {peer} is not in [0, {self.size})")
+        return ValueError(f"rank {self.rank}: channel {channel} is not in [0, {CHANNELS})")
 
     def _is_in_vain(self, peer: int, future: Future[Any]) -> bool:
         """An operation of a dead rank never ends; one that names a rank known to be dead fails."""
@@ -245,7 +247,7 @@ class SimulatedEndpoint:
         """Schedules call(argument) at the receiver for when `nbytes` bytes that leave now have arrived."""
         world = self._world
         links = world.links
-        latency, per_byte = self._routes.get(send.dest) or self._find_route(send.dest)
+        latency, per_byte = self._find_route(send.dest)
         self.bytes_sent += nbytes
         duration = nbytes * per_byte
         time = world.time
@@ -269,7 +271,9 @@ class SimulatedEndpoint:
             world.push(time, call, argument)
 
     def _find_route(self, peer: int) -> tuple[float, float]:
-        route = self._routes[peer] = self._world.links.route(self.rank, peer)
+        route = self._routes.get(peer)
+        if route is None:
+            route = self._routes[peer] = self._world.links.route(self.rank, peer)
         return route
 
     def keep_order(self, key: int, time: float) -> float:
@@ -317,7 +321,7 @@ class SimulatedEndpoint:
         if send.eager:
             self._finish(send, receive)
             return
-        latency, _ = self._routes.get(send.source) or self._find_route(send.source)
+        latency, _ = self._find_route(send.source)
         self._world.push(self._world.time + latency, self._world.endpoints[send.source]._transmit, (send, receive))
 
     def _transmit(self, pair: tuple[Send, Receive]) -> None:

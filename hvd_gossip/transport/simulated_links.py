@@ -97,6 +97,11 @@ class Links:
         """Whether a message takes what its route and length say, whatever else travels."""
         return not (self.delay or self.serialize_send or self.serialize_receive)
 
+    @property
+    def alike(self) -> bool:
+        """Whether the route between any two ranks is the same."""
+        return not any(callable(value) or isinstance(value, np.ndarray) for value in (self.latency, self.bandwidth))
+
     def queues(self, source: int, dest: int, nbytes: float) -> bool:
         """Whether a message of so many bytes waits for its turn at an interface."""
         shared = self.ranks_per_interface

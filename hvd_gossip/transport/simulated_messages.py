@@ -48,11 +48,11 @@ class Receive(Future[Any]):
         self.key = key
         self.into = into
 
-    def cancel(self) -> None:
+    def cancel(self, error: BaseException | None = None) -> None:
         """As in MPI a receive that was matched already goes on and fills its array."""
         if not self.done():
             self.endpoint.withdraw(self)
-        Future.cancel(self)
+        Future.cancel(self, error)
 
 
 class Timer(Future[None]):
@@ -64,10 +64,10 @@ class Timer(Future[None]):
         Future.__init__(self, "a timer")
         self._world = world
 
-    def cancel(self) -> None:
+    def cancel(self, error: BaseException | None = None) -> None:
         if not self.done():
             self._world.forget_timer()
-        Future.cancel(self)
+        Future.cancel(self, error)
 
 
 def check_array(array: Array, use: str) -> int:
