@@ -55,17 +55,22 @@ class LeastSquares:
         self.inputs = rng.standard_normal((size, rows, dimension))
         truth = rng.standard_normal(dimension) + skew * rng.standard_normal((size, dimension))
         self.outputs = np.einsum("ird,id->ir", self.inputs, truth) + noise * rng.standard_normal((size, rows))
+        # Of each rank's exact gradient H x - g.
+        self._hessians = np.einsum("irk,irl->ikl", self.inputs, self.inputs) / rows
+        self._linear = np.einsum("ird,ir->id", self.inputs, self.outputs) / rows
         self.optimum: Vector = np.linalg.lstsq(self.inputs.reshape(-1, dimension), self.outputs.ravel(), rcond=None)[0]
 
     def initial(self, rank: int) -> Vector:
         return np.zeros(self.inputs.shape[2], self.dtype)
 
     def gradient(self, rank: int, x: Vector, rng: np.random.Generator) -> Vector:
-        inputs, outputs = self.inputs[rank], self.outputs[rank]
-        if self.batch is not None:
-            drawn = rng.integers(len(outputs), size=self.batch)
-            inputs, outputs = inputs[drawn], outputs[drawn]
-        gradient: Vector = (inputs @ x - outputs) @ inputs / len(outputs)
+        gradient: Vector
+        if self.batch is None:
+            gradient = self._hessians[rank] @ x - self._linear[rank]
+        else:
+            drawn = rng.integers(self.outputs.shape[1], size=self.batch)
+            inputs, outputs = self.inputs[rank, drawn], self.outputs[rank, drawn]
+            gradient = (inputs @ x - outputs) @ inputs / len(outputs)
         return gradient.astype(self.dtype, copy=False)
 
     def loss(self, x: Vector) -> float:

@@ -20,7 +20,10 @@ _PENDING = object()
 
 
 class Cancelled(Exception):
-    """Raised inside a task that was cancelled, and by awaiting a cancelled future."""
+    """Raised inside a task that was cancelled, and by awaiting a cancelled future. Made of a description of what was awaited."""
+
+    def __str__(self) -> str:
+        return " ".join(map(describe, self.args))
 
 
 def describe(what: Description) -> str:
@@ -88,7 +91,7 @@ class Future(Generic[T]):
         if not self.done():
             if self.on_cancel is not None:
                 self.on_cancel()
-            self.set_error(error or Cancelled(describe(self.what)))
+            self.set_error(error or Cancelled(self.what))
 
     def add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         """Calls `callback(self)` on completion, at once if the future is done."""
@@ -167,7 +170,7 @@ class Task(Future[T]):
         if self.done():
             return
         awaiting, self.awaiting = self.awaiting, None
-        self.set_error(error or Cancelled(describe(self.what)))
+        self.set_error(error or Cancelled(self.what))
         if awaiting is not None:
             awaiting.cancel()
         self._coroutine.close()

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from hvd_gossip.algorithms.adpsgd import ADPSGD
 from hvd_gossip.algorithms.base import Context, Wait
-from hvd_gossip.buffers.arrays import add_scaled, difference_of, is_finite, scale
+from hvd_gossip.buffers.arrays import add_scaled, finite_difference_of, scale
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.topology.base import Topology
 from hvd_gossip.topology.pair_rates import chi
@@ -88,8 +88,8 @@ class ACID(ADPSGD):
             self._flow(chunk, self.context.endpoint.now())
 
     def average_pair(self, chunk: Chunk, mine: Array, theirs: Array) -> bool:
-        difference = difference_of(theirs, mine, chunk.x.dtype)
-        if not is_finite(difference):
+        difference = finite_difference_of(theirs, mine, chunk.x.dtype)
+        if difference is None:
             return False
         with self.context.replica.space.engine(chunk):
             add_scaled(chunk.correction, ALPHA, difference)

@@ -247,12 +247,11 @@ class ADPSGD(Algorithm):
         """A neighbour leaves, or knows that this worker does. The answer is not awaited: both may leave at once."""
         if kind == GONE:
             self._gone.add(source)
-            self._unaware.discard(source)
             token = _TOKEN.pack(FAREWELL, self._steps, 0.0)
             self.context.endpoint.send(source, self.context.channel, token)
-        else:
-            self._unaware.discard(source)
-        self._changed.set()
+        self._unaware.discard(source)
+        if not self._unaware:
+            self._changed.set()
 
     def _answer_next(self) -> None:
         while self._requests and self._active < ANSWERS_AT_ONCE:

@@ -130,8 +130,7 @@ class Lanes:
             for peer, wire in outgoing.items():
                 moving.append(endpoint.send(peer, channel, wire))
             if self._limit is not None:
-                for peer, future in zip((*senders, *outgoing), moving, strict=True):
-                    self._limit.watch(future, ("the exchange of rank", peer))
+                self._limit.watch_all(moving)
             await all_of(moving)
             with space.computing():
                 for peer, wire in arriving.items():

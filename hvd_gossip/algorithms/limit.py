@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from hvd_gossip.errors import WaitTimeoutError
@@ -26,8 +27,7 @@ class Limit:
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
         self._endpoint = endpoint
         self._seconds = seconds
-        self._open: deque[tuple[float, Future[Any], Description]] = deque()
-        self._most = 16
+        self._open: deque[tuple[float, Sequence[Future[Any]], Description]] = deque()
         self._timer: Future[None] | None = None
 
     def watch(self, future: Future[R], what: Description = "") -> Future[R]:
@@ -36,15 +36,19 @@ class Limit:
         Args:
             what: is waited for, in the error's message; by default what the future says of itself.
         """
-        if self._seconds < math.inf:
-            waits = self._open
-            waits.append((self._endpoint.now() + self._seconds, future, what))
-            if len(waits) > self._most:
-                self._open = waits = deque(wait for wait in waits if not wait[1].done())
-                self._most = 2 * len(waits) + 16
-            if self._timer is None:
-                self._sleep(self._seconds)
+        self.watch_all((future,), what)
         return future
+
+    def watch_all(self, futures: Sequence[Future[Any]], what: Description = "") -> None:
+        """As `watch`, for futures that have begun together."""
+        if self._seconds == math.inf:
+            return
+        waits = self._open
+        while waits and _done(waits[0][1]):  # at once: memory that is still in the cache is used again
+            waits.popleft()
+        waits.append((self._endpoint.now() + self._seconds, futures, what))
+        if self._timer is None:
+            self._sleep(self._seconds)
 
     def close(self) -> None:
         """Nothing is watched any more."""
@@ -63,13 +67,21 @@ class Limit:
             return
         self._timer = None
         now = self._endpoint.now()
-        while self._open and (self._open[0][1].done() or self._open[0][0] <= now):
-            _, future, what = self._open.popleft()
-            if not future.done():
-                future.cancel(WaitTimeoutError(self._message(future, what)))
+        while self._open and (self._open[0][0] <= now or _done(self._open[0][1])):
+            _, futures, what = self._open.popleft()
+            for future in futures:
+                if not future.done():
+                    future.cancel(WaitTimeoutError(self._message(future, what)))
         if self._open:
             self._sleep(self._open[0][0] - now)
 
     def _message(self, future: Future[Any], what: Description) -> str:
         awaited = what or (future.waiting_for() if isinstance(future, Task) else future.what)
         return f"rank {self._endpoint.rank} waited {self._seconds:g} s for {describe(awaited)}"
+
+
+def _done(futures: Sequence[Future[Any]]) -> bool:
+    for future in futures:  # noqa: SIM110 - a generator costs more than the answer
+        if not future.done():
+            return False
+    return True

@@ -13,6 +13,10 @@ SLACK = 1.5
 """A worker counts as slower than its partners when its step takes so many times theirs."""
 
 
+KEPT = 64
+"""Partners whose paces are known at a time: enough for a median, and little to keep with a thousand."""
+
+
 class Pace:
     """Running step times, seconds. Owner: the engine's thread."""
 
@@ -31,13 +35,16 @@ class Pace:
         self._last = now
 
     def partner(self, peer: int, seconds: float) -> None:
-        """A partner says how long its steps take; 0 if it has made none."""
+        """A partner says how long its steps take; 0 if it has made none. The KEPT that have said so last count."""
         if seconds > 0.0:
-            former = self._partners.get(peer)
+            partners, known = self._partners, self._sorted
+            former = partners.pop(peer, None)
+            if former is None and len(partners) >= KEPT:
+                former = partners.pop(next(iter(partners)))
             if former is not None:
-                del self._sorted[bisect_left(self._sorted, former)]
-            self._partners[peer] = seconds
-            insort(self._sorted, seconds)
+                del known[bisect_left(known, former)]
+            partners[peer] = seconds
+            insort(known, seconds)
 
     def typical(self) -> float:
         """Seconds of the median step among this worker's and its partners'; 0 while none is known."""

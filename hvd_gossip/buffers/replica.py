@@ -21,8 +21,7 @@ from hvd_gossip.buffers.arrays import (
     add_difference,
     add_into,
     add_scaled,
-    difference_of,
-    is_finite,
+    finite_difference_of,
     is_floating,
     module_of,
     scale,
@@ -85,8 +84,8 @@ class Chunk:
         Returns:
             Whether the correction was made.
         """
-        difference = difference_of(theirs, mine, self.x.dtype)
-        if not is_finite(difference):
+        difference = finite_difference_of(theirs, mine, self.x.dtype)
+        if difference is None:
             return False
         with self.space.engine(self):
             if self.pending or self.correction.dtype != difference.dtype:

@@ -24,7 +24,7 @@ from hvd_gossip.collectives.mailbox import Mailbox
 from hvd_gossip.collectives.messages import name_ranks
 from hvd_gossip.collectives.request import PROCESS_SET, ReduceOp, Request, Result
 from hvd_gossip.collectives.stall import StallCheck
-from hvd_gossip.collectives.state import State
+from hvd_gossip.collectives.state import State, everybody
 from hvd_gossip.collectives.tracing import Trace, Tracer
 from hvd_gossip.errors import HorovodInternalError, WaitTimeoutError
 from hvd_gossip.tasks import Future, Signal, Task, all_of, first_of
@@ -76,7 +76,7 @@ class Collectives:
         check = StallCheck(stall_check_time, stall_shutdown_time, on_stall)
         self._stall = StallCheck(0.0, 0.0, on_stall) if stall_check_disable else check
         self._longest_sleep = min(time for time in (stall_check_time, stall_shutdown_time, wait_timeout) if time > 0)
-        self._state = State(ResponseCache(cache_capacity), {0: tuple(range(endpoint.size))}, {})
+        self._state = State(ResponseCache(cache_capacity), {0: everybody(endpoint.size)}, {})
         self._mailbox = Mailbox(endpoint, self._receive, self._lose)
         self._tracer = Tracer(trace, endpoint.now) if trace else None
         self._client = Client(

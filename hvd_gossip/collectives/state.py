@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from hvd_gossip.collectives.cache import ResponseCache
 from hvd_gossip.collectives.entries import Answer, ChangeSet, Entry
 from hvd_gossip.collectives.messages import name_ranks
+
+
+@cache
+def everybody(size: int) -> tuple[int, ...]:
+    """All ranks; one tuple for all that are simulated in a process."""
+    return tuple(range(size))
 
 
 @dataclass

@@ -21,19 +21,21 @@ class NeighboursAcross(Mapping[int, Sequence[int]]):
     """Neighbours of each rank, worked out when asked for: a rank needs its own only, whatever the size."""
 
     def __init__(self, size: int, neighbours: Callable[[int], Iterable[int]]) -> None:
-        self._size = size
+        self._ranks = list(
+            range(size)
+        )  # the numbers that all answers share: a simulation asks for those of a thousand ranks
         self._neighbours = neighbours
 
     def __getitem__(self, rank: int) -> Sequence[int]:
-        if not 0 <= rank < self._size:
+        if not 0 <= rank < len(self._ranks):
             raise KeyError(rank)
-        return tuple(sorted(self._neighbours(rank)))
+        return tuple(self._ranks[other] for other in sorted(self._neighbours(rank)))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self._size))
+        return iter(self._ranks)
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._ranks)
 
 
 def parity_pairs(size: int, parity: Callable[[int], int], neighbours: Callable[[int], Iterable[int]]) -> Pairs:

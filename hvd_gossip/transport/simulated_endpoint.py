@@ -48,7 +48,7 @@ class SimulatedEndpoint:
         self._posted: dict[int, deque[Receive]] = {}
         self._unexpected: dict[int, deque[Send]] = {}
         self._last: dict[int, float] = {}
-        self._last_limit = 256
+        self._last_limit = 16
         # By channel, for those that recv_any was ever called on.
         self._arrived: dict[int, deque[Send]] = {}
         self._listening: dict[int, Receive] = {}
@@ -56,7 +56,7 @@ class SimulatedEndpoint:
         self._letters: list[Send] = []
         self._interface = rank // world.links.ranks_per_interface
         self._tasks: list[Task[Any]] = []
-        self._tasks_limit = 16
+        self._tasks_limit = 4
 
     def now(self) -> float:
         """Virtual seconds since the world began."""
@@ -173,7 +173,7 @@ class SimulatedEndpoint:
         self._tasks.append(task)
         if len(self._tasks) > self._tasks_limit:
             self._tasks = self.open_tasks()
-            self._tasks_limit = 2 * len(self._tasks) + 16
+            self._tasks_limit = 2 * len(self._tasks) + 4
         return task
 
     def open_tasks(self) -> list[Task[Any]]:
@@ -286,7 +286,7 @@ class SimulatedEndpoint:
         if len(last) > self._last_limit:
             now = self._world.time
             self._last = {key: due for key, due in last.items() if due > now}
-            self._last_limit = 2 * len(self._last) + 256
+            self._last_limit = 2 * len(self._last) + 16
         return time
 
     def admit(self, arrival: tuple[float, Callable[[Any], None], Any]) -> None:

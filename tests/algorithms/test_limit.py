@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvd_gossip.algorithms.limit import Limit
-from hvd_gossip.algorithms.pace import SLACK, Pace
+from hvd_gossip.algorithms.pace import KEPT, SLACK, Pace
 from hvd_gossip.errors import WaitTimeoutError
 from hvd_gossip.tasks import Future
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -101,3 +101,19 @@ def test_the_typical_pace_is_the_upper_median_of_the_newest_reports(
     pace.seconds = own
     known = [*newest.values(), *([own] if own else [])]
     assert pace.typical() == (statistics.median_high(known) if known else 0.0)
+
+
+def test_the_paces_of_the_partners_heard_last_count() -> None:
+    world = SimulatedWorld(1)
+    pace = Pace(world.endpoints[0])
+    for peer in range(KEPT):
+        pace.partner(peer, 100.0)
+    pace.partner(0, 90.0)
+    for peer in range(KEPT, 2 * KEPT - 1):
+        pace.partner(peer, 1.0)
+    assert pace.typical() == 1.0
+    pace.timer(1)
+    world.run()
+    assert world.now == SLACK
+    assert len(pace._partners) == len(pace._sorted) == KEPT
+    assert pace._partners[0] == 90.0

@@ -9,6 +9,7 @@ from hvd_gossip.buffers.arrays import (
     add_into,
     add_scaled,
     compute_dtype,
+    finite_difference_of,
     is_finite,
     is_floating,
     scale,
@@ -56,6 +57,25 @@ def test_one_bad_element_is_found(dtype: type, bad: float) -> None:
     assert is_finite(array)
     array[-1] = bad
     assert not is_finite(array)
+
+
+@pytest.mark.parametrize("length", [8, 5000])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_difference_is_given_where_it_is_finite_and_nowhere_else(dtype: type, length: int) -> None:
+    """Squares that overflow, differences that do, and what is not finite from the start; none of them warns."""
+    most = float(np.finfo(dtype).max)
+    for theirs in (1.0, most**0.75, most, np.inf, -np.inf, np.nan):
+        for mine in (1.0, -most, -np.inf, np.nan):
+            a, b = np.ones(length, dtype), np.ones(length, dtype)
+            a[-1], b[-1] = theirs, mine
+            with np.errstate(all="ignore"):
+                expected = a[-1] - b[-1]
+            difference = finite_difference_of(a, b, dtype)
+            if np.isfinite(expected):
+                assert difference is not None
+                assert (difference[0], difference[-1]) == (0.0, expected)
+            else:
+                assert difference is None
 
 
 def test_wire_types_never_widen_what_is_stored() -> None:
