@@ -30,9 +30,9 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
-# Three processes for two cores, since launches often wait; what runs beside what: tests/schedule.py.
+# Four processes for two cores, since launches often wait; what runs beside what: tests/schedule.py.
 test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
-	$(PY) -m pytest -n 3
+	$(PY) -m pytest -n 4
 
 test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow

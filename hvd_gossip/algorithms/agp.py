@@ -24,7 +24,7 @@ The correction is relative to z: mass x_i = w_i z_i + c_i; while the update is b
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -36,7 +36,6 @@ from hvd_gossip.algorithms.settings import OUTER
 from hvd_gossip.buffers.arrays import add_difference, add_into, add_scaled, is_finite, scale
 from hvd_gossip.buffers.replica import Chunk
 from hvd_gossip.tasks import Future, Signal
-from hvd_gossip.topology.base import Topology
 from hvd_gossip.transport.endpoint import Array
 
 R = TypeVar("R")
@@ -68,7 +67,7 @@ class AGP(Algorithm):
         self.weights = np.ones(len(replica.chunks), np.float64)
         self._reserved = np.zeros_like(self.weights)
         self._open = [False] * len(replica.chunks)
-        self._neighbours = _neighbours(context.topology, endpoint.rank)
+        self._neighbours = context.topology.neighbours(endpoint.rank)
         self._lanes = Lanes(
             endpoint, replica, context.settings, context.counters, context.channel + 1,
             corrected=False, outgoing=self._model,
@@ -308,16 +307,3 @@ class AGP(Algorithm):
             self._farewells.add(source)
         else:
             self._gone.add(source)
-
-
-def _neighbours(topology: Topology, rank: int) -> set[int]:
-    """Whoever this rank may give to or receive from; with random rounds that is anybody."""
-    if topology.period is None:
-        return set(topology.ranks) - {rank}
-    rounds: Iterable[int] = range(topology.period)
-    return {
-        peer
-        for round_ in rounds
-        for weights in (topology.in_weights(rank, round_), topology.out_weights(rank, round_))
-        for peer in weights
-    }

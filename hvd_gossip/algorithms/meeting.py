@@ -3,7 +3,7 @@
 Each worker tells each neighbour of a round that it has joined it (JOIN, with a small payload such as push-sum weights), and
 only then does anything large travel: a large message is sent only to somebody who has promised to receive it. A worker that
 pauses (for an exact average), rests (it has no data left, and joins the end of an epoch) or is gone says from which round on,
-to everybody; its neighbours then drop the edges to it, and both ends of an edge drop it alike.
+to everybody whom it may meet; these then drop the edges to it, and both ends of an edge drop it alike.
 
 Rounds are counted from 0 in each phase; a phase ends at an exact average, where all live workers meet that do not rest. Who
 rests misses phases; all rests end together, in a phase that is new to everybody.
@@ -27,14 +27,14 @@ class Meeting:
 
     Args:
         endpoint: access to the peers.
-        ranks: all workers of the algorithm.
+        neighbours: whoever this worker may meet in any round.
         channel: the channel of the tokens.
         wait_timeout: seconds that one round may wait for a neighbour.
     """
 
-    def __init__(self, endpoint: Endpoint, ranks: Sequence[int], channel: int, wait_timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, neighbours: Sequence[int], channel: int, wait_timeout: float) -> None:
         self._endpoint = endpoint
-        self._peers = [rank for rank in ranks if rank != endpoint.rank]
+        self._peers = [rank for rank in neighbours if rank != endpoint.rank]
         self._channel = channel
         self._wait_timeout = wait_timeout
         self._joined: dict[tuple[int, int, int], bytes] = {}
@@ -72,7 +72,7 @@ class Meeting:
         return {peer: payload for peer, payload in arrived.items() if payload is not None}
 
     async def announce(self, kind: int, phase: int, round_: int) -> None:
-        """Tells all peers that this worker takes part in no exchange from `round_` of `phase` on (AWAY: of this phase only;
+        """Tells all neighbours that this worker takes part in no exchange from `round_` of `phase` on (AWAY: of this phase only;
         RESTING: until `end_rests`)."""
         token = _HEADER.pack(kind, phase, round_)
         for peer in self._peers:

@@ -51,7 +51,8 @@ class SynchronousMixing(Algorithm):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         settings, channel = context.settings, context.channel
-        self._meeting = Meeting(context.endpoint, context.topology.ranks, channel, settings.wait_timeout)
+        neighbours = sorted(context.topology.neighbours(context.endpoint.rank))
+        self._meeting = Meeting(context.endpoint, neighbours, channel, settings.wait_timeout)
         self._lanes = Lanes(context.endpoint, context.replica, settings, context.counters, channel + 1, corrected=False)
         self._steps = 0
         self._begun = 0

@@ -39,6 +39,13 @@ class Topology(ABC):
     def out_weights(self, rank: int, round_: int) -> Mapping[int, float]:
         """W[j, rank] for each out-neighbour j != rank of this round."""
 
+    def neighbours(self, rank: int) -> set[int]:
+        """Whoever the rank gives to or receives from in any round; with random rounds that may be anybody."""
+        if self.period is None:
+            return set(self.ranks) - {rank}
+        weights = (self.in_weights, self.out_weights)
+        return {peer for round_ in range(self.period) for of in weights for peer in of(rank, round_)}
+
     @abstractmethod
     def pairs(self) -> tuple[Sequence[int], Mapping[int, Sequence[int]]]:
         """The bipartite form for pairwise averaging: (initiators, neighbours of each rank across the two sides).

@@ -50,3 +50,10 @@ def test_who_is_known_to_be_gone_is_told_nothing(algorithm: str) -> None:
     while run.world.endpoints[1].recv_any(ALGORITHM_BASE).done():
         unread += 1
     assert unread <= 6, "each of three peers may have joined an exchange, and departed, before it knew"
+
+
+@pytest.mark.parametrize("algorithm", ["dpsgd", "sgp", "d2"])
+def test_a_departure_is_told_to_whom_one_may_meet_and_to_nobody_else(algorithm: str) -> None:
+    """Everybody telling everybody would be 64 * 63 tokens."""
+    run = Simulation(algorithm, Still(np.zeros((64, 8))), size=64, topology="ring")
+    assert run.run(steps=3).events < 64 * 30
