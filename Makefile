@@ -30,9 +30,9 @@ help:
 demo: $(INSTALLED)-$(FRAMEWORK)
 	$(PY) examples/demo.py --framework $(FRAMEWORK)
 
-# Four processes for two cores, since launches often wait; what runs beside what: tests/schedule.py.
+# Three processes for two cores, since launches often wait; what runs beside what: tests/schedule.py.
 test: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
-	$(PY) -m pytest -n 4
+	$(PY) -m pytest -n 3
 
 test-slow: $(INSTALLED)-torch $(INSTALLED)-tensorflow-cpu
 	$(PY) -m pytest -m slow

@@ -1,4 +1,4 @@
-"""Which test runs beside which when pytest-xdist shares them among processes (`make test` does, with four: one a line, and one).
+"""Which test runs beside which when pytest-xdist shares them among processes (`make test` does, with three).
 
 Tests in the simulator keep one core busy. Launches of real ranks bring processes of their own and often wait, so that
 other tests fit beside them. There are three lines of launches, in each of which one comes after the other: TensorFlow's, which
