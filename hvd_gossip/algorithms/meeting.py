@@ -34,7 +34,7 @@ class Meeting:
 
     def __init__(self, endpoint: Endpoint, neighbours: Sequence[int], channel: int, wait_timeout: float) -> None:
         self._endpoint = endpoint
-        self._peers = [rank for rank in neighbours if rank != endpoint.rank]
+        self._peers = neighbours
         self._channel = channel
         self._wait_timeout = wait_timeout
         self._joined: dict[tuple[int, int, int], bytes] = {}

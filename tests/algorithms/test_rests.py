@@ -22,7 +22,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.world = SimulatedWorld(2)
-        self.meeting = Meeting(self.world.endpoints[0], (0, 1), CHANNEL, wait_timeout=10)
+        self.meeting = Meeting(self.world.endpoints[0], (1,), CHANNEL, wait_timeout=10)
         self.meeting.start()
 
     def rest(self, phase: int, round_: int) -> None:
