@@ -11,8 +11,6 @@ SMOOTHING = 0.25
 """Weight of the newest step in the running mean of step times."""
 SLACK = 1.5
 """A worker counts as slower than its partners when its step takes so many times theirs."""
-
-
 KEPT = 64
 """Partners whose paces are known at a time: enough for a median, and little to keep with a thousand."""
 

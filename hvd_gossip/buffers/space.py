@@ -104,9 +104,8 @@ class HostSpace:
         if wire.dtype == value.dtype:
             wire[...] = value
         else:
-            with np.errstate(
-                over="ignore"
-            ):  # a value beyond the wire type's range becomes infinite and is refused there
+            # A value beyond the wire type's range becomes infinite and is refused there.
+            with np.errstate(over="ignore"):
                 wire[...] = value
 
     def fetch(self, wire: Array) -> Array:

@@ -21,9 +21,8 @@ class NeighboursAcross(Mapping[int, Sequence[int]]):
     """Neighbours of each rank, worked out when asked for: a rank needs its own only, whatever the size."""
 
     def __init__(self, size: int, neighbours: Callable[[int], Iterable[int]]) -> None:
-        self._ranks = list(
-            range(size)
-        )  # the numbers that all answers share: a simulation asks for those of a thousand ranks
+        # Numbers that all answers share: a simulation asks for those of a thousand ranks.
+        self._ranks = list(range(size))
         self._neighbours = neighbours
 
     def __getitem__(self, rank: int) -> Sequence[int]:

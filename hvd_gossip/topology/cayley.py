@@ -90,14 +90,10 @@ class CayleyTopology(Topology):
         A ring of odd length loses one edge; a torus with an odd side loses the edges that close that side.
         """
         parity = [self._parity(rank) for rank in range(self.size)]
-        return parity_pairs(self.size, parity.__getitem__, self._neighbours)
+        return parity_pairs(self.size, parity.__getitem__, self.neighbours)
 
     def _parity(self, rank: int) -> int:
         return sum(rank // stride % side for stride, side in zip(self._strides, self._shape, strict=True)) % 2
-
-    def _neighbours(self, rank: int) -> set[int]:
-        rounds = range(len(self._moves))
-        return {other for k in rounds for sign in (1, -1) for other in self._reached(rank, k, sign)}
 
     def matrix(self, round_: int = 0) -> Matrix:
         ranks = np.arange(self.size).reshape(self._shape)
