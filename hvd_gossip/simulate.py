@@ -143,6 +143,7 @@ class Worker:
                 counters=self.counters,
             ),
         )
+        self._averager = self.algorithm if isinstance(self.algorithm, AllReduce) else None
 
     async def train(self, steps: float, until: float) -> None:
         """Takes so many steps, or those that begin before a time, and departs."""
@@ -176,8 +177,8 @@ class Worker:
 
     async def _step(self, gradient: Vector) -> None:
         began = self.endpoint.now()
-        if isinstance(self.algorithm, AllReduce):
-            await self._wait(self.algorithm.average_gradients([gradient]))
+        if self._averager is not None:
+            await self._wait(self._averager.average_gradients([gradient]))
         step = self.algorithm.step(lambda: self._update(gradient))
         try:
             while True:

@@ -66,7 +66,7 @@ class LeastSquares:
     def gradient(self, rank: int, x: Vector, rng: np.random.Generator) -> Vector:
         gradient: Vector
         if self.batch is None:
-            gradient = self._hessians[rank] @ x - self._linear[rank]
+            gradient = self._hessians[rank].dot(x) - self._linear[rank]
         else:
             drawn = rng.integers(self.outputs.shape[1], size=self.batch)
             inputs, outputs = self.inputs[rank, drawn], self.outputs[rank, drawn]

@@ -220,8 +220,11 @@ async def all_of(awaitables: Iterable[Future[Any]]) -> list[Any]:
     for future in futures:
         if isinstance(future, Task):
             future.add_callback(_nothing)  # its failure is looked at, though perhaps not at once
+    results = []
     try:
-        return [await future for future in futures]
+        for future in futures:
+            results.append(await future)
+        return results
     except BaseException:
         for future in futures:
             future.cancel()

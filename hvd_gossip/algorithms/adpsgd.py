@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 import numpy as np
@@ -179,7 +179,11 @@ class ADPSGD(Algorithm):
             if self._leaving or not peers:
                 return
             self._steps_exchanged = self._steps
-            await self._meet(peers[self.context.endpoint.rng.integers(len(peers))])
+            self._active += 1
+            self._initiating = True
+            await self._swap(peers[self.context.endpoint.rng.integers(len(peers))], asks=True)
+            self._initiating = False
+            self._changed.set()
 
     async def _until_due(self) -> None:
         """Waits for this worker's own step, or for as long as its partners take for theirs; and for the end of a pause."""
@@ -189,44 +193,38 @@ class ADPSGD(Algorithm):
             await self._changed.wait()
         timer.cancel()
 
-    async def _meet(self, peer: int) -> None:
-        """One exchange, as its initiator."""
-        self._active += 1
-        self._initiating = True
-        await self._swap(peer, self._ask(peer))
-        self._initiating = False
-        self._changed.set()
-
-    async def _ask(self, peer: int) -> None:
+    async def _swap(self, peer: int, *, asks: bool) -> None:
+        """One exchange, counted as active already, as its initiator or as who answers. Less than one if the peer dies."""
         endpoint, channel = self.context.endpoint, self.context.channel
-        answer = np.empty(_TOKEN.size, np.uint8)
-        await endpoint.send(peer, channel, _TOKEN.pack(REQUEST, self._steps, self._pace.seconds))
-        await self._limit.watch(endpoint.recv(peer, channel + 1, answer), ("the answer of rank", peer))
-        self._pace.partner(peer, _TOKEN.unpack(answer.tobytes())[2])
-
-    async def _swap(self, peer: int, agreement: Awaitable[None]) -> None:
-        """One exchange, counted as active already, once both ends have agreed to it. Less than one if the peer dies."""
         before = self._steps
+        token = _TOKEN.pack(REQUEST, before, self._pace.seconds)
         try:
-            await agreement
-            await self._exchange(peer)
-            self.context.counters.staleness[peer] = self._steps - before
+            # That a token is under way is not awaited: what the peer sends next says that it has come.
+            if asks:
+                endpoint.send(peer, channel, token)
+                answer = np.empty(_TOKEN.size, np.uint8)
+                await self._limit.watch(endpoint.recv(peer, channel + 1, answer), ("the answer of rank", peer))
+                self._pace.partner(peer, _TOKEN.unpack(answer.data)[2])
+            else:
+                endpoint.send(peer, channel + 1, token)
+            await self._lanes.exchange((peer,), (peer,), self._mix)
+            self._count(peer, self._steps - before)
         except PeerFailedError:
             self._lose(peer)
         self._active -= 1
 
-    async def _exchange(self, peer: int) -> None:
-        def mix(chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
-            theirs = arrived[peer]
+    def _mix(self, chunk: Chunk, mine: Array, arrived: dict[int, Array]) -> None:
+        for peer, theirs in arrived.items():
             if not self.average_pair(chunk, mine, theirs):
-                counters.refuse(peer)
+                self.context.counters.refuse(peer)
 
-        counters = self.context.counters
-        await self._lanes.exchange([peer], [peer], mix)
+    def _count(self, peer: int, staleness: int) -> None:
+        counters, nbytes = self.context.counters, self._lanes.nbytes
         counters.exchanges += 1
         counters.last_peer = peer
-        counters.bytes_sent += self._lanes.nbytes
-        counters.bytes_received += self._lanes.nbytes
+        counters.bytes_sent += nbytes
+        counters.bytes_received += nbytes
+        counters.staleness[peer] = staleness
 
     async def _listen(self) -> None:
         while True:
@@ -260,7 +258,6 @@ class ADPSGD(Algorithm):
             self.context.endpoint.spawn(self._answer(peer), ("answer to rank", peer))
 
     async def _answer(self, peer: int) -> None:
-        token = _TOKEN.pack(REQUEST, self._steps, self._pace.seconds)
-        await self._swap(peer, self.context.endpoint.send(peer, self.context.channel + 1, token))
+        await self._swap(peer, asks=False)
         self._answer_next()
         self._changed.set()

@@ -6,7 +6,8 @@ The buffers are as many as lanes times neighbours; `fitting_chunk_bytes` keeps t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from hvd_gossip.algorithms.settings import MixingSettings
 from hvd_gossip.buffers.arrays import is_finite, squared_distance
 from hvd_gossip.buffers.replica import Chunk, Replica
 from hvd_gossip.observe.counters import Counters
-from hvd_gossip.tasks import all_of
+from hvd_gossip.tasks import all_of, completed
 from hvd_gossip.transport.endpoint import Array, Endpoint
 
 LANES = 2
@@ -73,7 +74,7 @@ class Lanes:
         self._limit = limit
         self._exchanges = 0
         self._types = [replica.wire_type(chunk, wire) for chunk in replica.chunks]
-        self._pool: dict[tuple[object, int], list[Array]] = {}
+        self._pool: defaultdict[tuple[np.dtype[Any], int], list[Array]] = defaultdict(list)
         self._nbytes: int = sum(
             chunk.x.size * dtype.itemsize for chunk, dtype in zip(replica.chunks, self._types, strict=True)
         )
@@ -83,17 +84,17 @@ class Lanes:
         """Bytes that an exchange sends to one receiver."""
         return self._nbytes
 
-    async def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
-        """Sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
-        if senders or receivers:
-            self._exchanges += 1
-            if senders and self._sample_every and self._exchanges % self._sample_every == 0:
-                mix = self._measured(mix, len(senders))
-            if len(self._replica.chunks) == 1:
-                await self._lane(0, senders, receivers, mix)
-                return
-            lanes = [self._lane(lane, senders, receivers, mix) for lane in range(LANES)]
-            await all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
+    def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> Coroutine[Any, Any, object]:
+        """A coroutine that sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
+        if not senders and not receivers:
+            return completed(None)
+        self._exchanges += 1
+        if senders and self._sample_every and self._exchanges % self._sample_every == 0:
+            mix = self._measured(mix, len(senders))
+        if len(self._replica.chunks) == 1:
+            return self._lane(0, senders, receivers, mix)
+        lanes = [self._lane(lane, senders, receivers, mix) for lane in range(LANES)]
+        return all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
 
     def _measured(self, mix: Mix, senders: int) -> Mix:
         """`mix` that also estimates this worker's share of the consensus distance, when the last chunk has come.
@@ -118,10 +119,9 @@ class Lanes:
             borrowed, moving = [], []
             arriving: dict[int, Array] = {}
             for peer in senders:
-                buffer, wire = self._borrow(chunk)
+                buffer, arriving[peer] = self._borrow(chunk)
                 borrowed.append(buffer)
-                arriving[peer] = wire
-                moving.append(endpoint.recv(peer, channel, wire))
+                moving.append(endpoint.recv(peer, channel, arriving[peer]))
             if self._before is not None:
                 self._before(chunk)
             mine, outgoing, own_buffers = self._outgoing(chunk, receivers)
@@ -139,7 +139,7 @@ class Lanes:
             if not space.immediate:
                 await space.settled(endpoint)
             for buffer in (*borrowed, *own_buffers):
-                self._pool.setdefault((buffer.dtype, buffer.size), []).append(buffer)
+                self._pool[buffer.dtype, buffer.size].append(buffer)
 
     # What the wire holds: kinds of lanes differ in these.
 
@@ -166,9 +166,9 @@ class Lanes:
     def _borrow(self, chunk: Chunk) -> tuple[Array, Array]:
         """A buffer, and the part of it that the chunk fills on the wire."""
         dtype, length, capacity = self._form(chunk)
-        free = self._pool.get((dtype, capacity))
+        free = self._pool[dtype, capacity]
         buffer = free.pop() if free else self._replica.space.wire(capacity, dtype)
-        return buffer, buffer[:length]
+        return buffer, buffer if length == capacity else buffer[:length]
 
 
 def both_finite(mine: Array, theirs: Array) -> bool:

@@ -89,10 +89,10 @@ class Chunk:
             return False
         with self.space.engine(self):
             if self.pending or self.correction.dtype != difference.dtype:
-                difference *= difference.dtype.type(weight)
+                difference *= weight
                 add_into(self.correction, self.correction, difference)
             else:  # it is zero: its memory is only written
-                module_of(difference).multiply(difference, difference.dtype.type(weight), out=self.correction)
+                module_of(difference).multiply(difference, weight, out=self.correction)
             self.pending = True
         return True
 
