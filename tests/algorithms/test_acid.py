@@ -21,6 +21,7 @@ from hvd_gossip.topology import fit_topology, make_topology
 from hvd_gossip.transport.simulated_links import Links, lognormal
 
 STEPS = 8
+INSTANT = Links(latency=0.0, bandwidth=math.inf)
 
 
 def ring(algorithm: str, size: int, steps: int, **settings: Any) -> Report:
@@ -113,10 +114,10 @@ def test_half_of_both_sums_changes_by_the_updates_alone_in_the_middle_of_a_run(s
 
 
 def test_with_one_clock_the_sum_of_the_companions_differences_is_zero() -> None:
-    """No latency, steps at the same moments: the paper's world, where the sum of x changes by the updates alone."""
+    """Messages take no time, steps are at the same moments: the paper's world, where the sum of x changes by the updates alone."""
     start = np.random.default_rng(0).standard_normal((8, 3))
     simulation = Simulation(
-        "acid", Still(start.copy()), size=8, topology="ring", links=Links(latency=0.0), compute=ComputeModel(0.05)
+        "acid", Still(start.copy()), size=8, topology="ring", links=INSTANT, compute=ComputeModel(0.05)
     )
     tasks = [worker.endpoint.spawn(some_steps(worker.algorithm, worker.endpoint, 20)) for worker in simulation.workers]
     simulation.world.run(tasks)
