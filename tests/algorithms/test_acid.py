@@ -114,7 +114,7 @@ def test_half_of_both_sums_changes_by_the_updates_alone_in_the_middle_of_a_run(s
 
 
 def test_with_one_clock_the_sum_of_the_companions_differences_is_zero() -> None:
-    """Messages take no time, steps are at the same moments: the paper's world, where the sum of x changes by the updates alone."""
+    """Messages take no time, steps are at one moment: the paper's world, where the sum of x changes by the updates alone."""
     start = np.random.default_rng(0).standard_normal((8, 3))
     simulation = Simulation(
         "acid", Still(start.copy()), size=8, topology="ring", links=INSTANT, compute=ComputeModel(0.05)
