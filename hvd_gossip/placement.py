@@ -1,8 +1,9 @@
-"""Where, and how punctually, the engine's thread runs. Linux only; elsewhere nothing is done.
+"""Where, how punctually, and before whom the engine's thread runs. Linux only; elsewhere nothing is done.
 
 While a caller waits its core is free, and that is where the engine belongs. Left alone, the kernel lets the engines of two
 ranks share one core for milliseconds although another is idle: threads that ran just now count as cache-hot and stay where
-they are (docs/decisions/0010-the-engine-runs-on-its-callers-core.md).
+they are (docs/decisions/0010-the-engine-runs-on-its-callers-core.md). While nobody waits, the engine interrupts nobody who
+computes (docs/decisions/0014-the-engine-interrupts-nobody.md).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def sharpen_timers() -> None:
 
 class Placement:
     """Keeps the engine's thread on its caller's core while a caller waits; on this rank's share of the cores if the host has
-    more ranks than the process may use cores, since callers then crowd at random.
+    more ranks than the process may use cores, since callers then crowd at random. While nobody waits, the thread does not take
+    the core from one that runs, such as another rank's training.
 
     Callers call `note_caller`, the engine's thread the rest. `_caller_core` is a single word that callers write.
 
@@ -40,6 +42,8 @@ class Placement:
         self._current_core = _find_current_core()
         self._caller_core = -1
         self._core = -1
+        self._yields = _LINUX
+        self._yielding = False
 
     def note_caller(self) -> None:
         """A caller begins to wait, on the calling thread."""
@@ -48,6 +52,8 @@ class Placement:
 
     def join_caller(self) -> None:
         """Moves the calling thread, the engine's, to where it belongs while a caller waits."""
+        if self._yielding:
+            self._yield_to_others(False)
         core = self._caller_core
         if core >= 0 and core != self._core:
             self._core = core
@@ -59,10 +65,25 @@ class Placement:
                 os.sched_setaffinity(0, {core})
 
     def leave(self) -> None:
-        """Nobody waits: the calling thread may run wherever the process may."""
+        """Nobody waits: the calling thread may run wherever the process may, and interrupts nobody."""
+        if self._yields and not self._yielding:
+            self._yield_to_others(True)
         if self._core >= 0:
             self._core = -1
             os.sched_setaffinity(0, _allowed())
+
+    def _yield_to_others(self, yielding: bool) -> None:
+        """Changes the calling thread's policy between default and batch; never if it has another or a sandbox forbids it."""
+        before, after = os.SCHED_OTHER, os.SCHED_BATCH
+        if not yielding:
+            before, after = after, before
+        try:
+            self._yields = os.sched_getscheduler(0) == before
+            if self._yields:
+                os.sched_setscheduler(0, after, os.sched_param(0))
+        except OSError:
+            self._yields = False
+        self._yielding = yielding and self._yields
 
 
 def _allowed() -> set[int]:

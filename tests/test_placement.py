@@ -66,6 +66,32 @@ def test_without_a_caller_it_stays_where_it_is() -> None:
     in_thread(engine)
 
 
+def test_it_interrupts_others_only_while_a_caller_waits() -> None:
+    placement = Placement()
+
+    def engine() -> None:
+        for _ in range(2):
+            placement.leave()
+            assert os.sched_getscheduler(0) == os.SCHED_BATCH
+            assert os.sched_getscheduler(os.getpid()) == os.SCHED_OTHER, "the training thread is as it was"
+            placement.join_caller()
+            assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    in_thread(engine)
+
+
+def test_a_policy_that_the_user_has_chosen_stays() -> None:
+    placement = Placement()
+
+    def engine() -> None:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        for change in (placement.leave, placement.join_caller, placement.leave):
+            change()
+            assert os.sched_getscheduler(0) == os.SCHED_BATCH
+
+    in_thread(engine)
+
+
 @pytest.mark.parametrize("local_rank", range(5))
 def test_more_ranks_than_cores_share_them_evenly(local_rank: int) -> None:
     placement = Placement(local_rank, len(CORES) + 5)
