@@ -2,8 +2,8 @@
 
 While a caller waits its core is free, and that is where the engine belongs. Left alone, the kernel lets the engines of two
 ranks share one core for milliseconds although another is idle: threads that ran just now count as cache-hot and stay where
-they are (docs/decisions/0010-the-engine-runs-on-its-callers-core.md). While nobody waits, the engine interrupts nobody who
-computes (docs/decisions/0014-the-engine-interrupts-nobody.md).
+they are (docs/decisions/0010-the-engine-runs-on-its-callers-core.md). With more ranks than cores it interrupts nobody who
+computes, while nobody waits (docs/decisions/0014-the-engine-interrupts-nobody.md).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def sharpen_timers() -> None:
 
 class Placement:
     """Keeps the engine's thread on its caller's core while a caller waits; on this rank's share of the cores if the host has
-    more ranks than the process may use cores, since callers then crowd at random. While nobody waits, the thread does not take
-    the core from one that runs, such as another rank's training.
+    more ranks than the process may use cores, since callers then crowd at random. Where the host has more ranks than cores, the
+    thread does not take the core from one that runs, such as another rank's training, while nobody waits.
 
     Callers call `note_caller`, the engine's thread the rest. `_caller_core` is a single word that callers write.
 
@@ -42,7 +42,7 @@ class Placement:
         self._current_core = _find_current_core()
         self._caller_core = -1
         self._core = -1
-        self._yields = _LINUX
+        self._yields = _LINUX and local_size > (os.cpu_count() or 1)
         self._yielding = False
 
     def note_caller(self) -> None:
@@ -65,7 +65,7 @@ class Placement:
                 os.sched_setaffinity(0, {core})
 
     def leave(self) -> None:
-        """Nobody waits: the calling thread may run wherever the process may, and interrupts nobody."""
+        """Nobody waits: the calling thread may run wherever the process may, and on a crowded host interrupts nobody."""
         if self._yields and not self._yielding:
             self._yield_to_others(True)
         if self._core >= 0:

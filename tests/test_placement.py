@@ -66,8 +66,11 @@ def test_without_a_caller_it_stays_where_it_is() -> None:
     in_thread(engine)
 
 
-def test_it_interrupts_others_only_while_a_caller_waits() -> None:
-    placement = Placement()
+CROWD = (os.cpu_count() or 1) + 1
+
+
+def test_on_a_crowded_host_it_interrupts_others_only_while_a_caller_waits() -> None:
+    placement = Placement(0, CROWD)
 
     def engine() -> None:
         for _ in range(2):
@@ -80,8 +83,18 @@ def test_it_interrupts_others_only_while_a_caller_waits() -> None:
     in_thread(engine)
 
 
+def test_where_there_is_a_core_for_every_rank_its_policy_stays_the_default() -> None:
+    placement = Placement(0, CROWD - 1)
+
+    def engine() -> None:
+        placement.leave()
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+    in_thread(engine)
+
+
 def test_a_policy_that_the_user_has_chosen_stays() -> None:
-    placement = Placement()
+    placement = Placement(0, CROWD)
 
     def engine() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
