@@ -53,7 +53,8 @@ class Placement:
     def join_caller(self) -> None:
         """Moves the calling thread, the engine's, to where it belongs while a caller waits."""
         if self._yielding:
-            self._yield_to_others(False)
+            self._yielding = False
+            _change_policy(os.SCHED_BATCH, os.SCHED_OTHER)
         core = self._caller_core
         if core >= 0 and core != self._core:
             self._core = core
@@ -67,28 +68,26 @@ class Placement:
     def leave(self) -> None:
         """Nobody waits: the calling thread may run wherever the process may, and on a crowded host interrupts nobody."""
         if self._yields and not self._yielding:
-            self._yield_to_others(True)
+            self._yields = self._yielding = _change_policy(os.SCHED_OTHER, os.SCHED_BATCH)
         if self._core >= 0:
             self._core = -1
             os.sched_setaffinity(0, _allowed())
-
-    def _yield_to_others(self, yielding: bool) -> None:
-        """Changes the calling thread's policy between default and batch; never if it has another or a sandbox forbids it."""
-        before, after = os.SCHED_OTHER, os.SCHED_BATCH
-        if not yielding:
-            before, after = after, before
-        try:
-            self._yields = os.sched_getscheduler(0) == before
-            if self._yields:
-                os.sched_setscheduler(0, after, os.sched_param(0))
-        except OSError:
-            self._yields = False
-        self._yielding = yielding and self._yields
 
 
 def _allowed() -> set[int]:
     """The cores of the process's first thread: the engine does not change those."""
     return os.sched_getaffinity(os.getpid())
+
+
+def _change_policy(before: int, after: int) -> bool:
+    """Gives the calling thread another scheduling policy. False if it had another than `before`, or a sandbox forbids it."""
+    try:
+        if os.sched_getscheduler(0) != before:
+            return False
+        os.sched_setscheduler(0, after, os.sched_param(0))
+    except OSError:
+        return False
+    return True
 
 
 def _find_current_core() -> Callable[[], int] | None:

@@ -222,7 +222,7 @@ async def all_of(awaitables: Iterable[Future[Any]]) -> list[Any]:
             future.add_callback(_nothing)  # its failure is looked at, though perhaps not at once
     results = []
     try:
-        for future in futures:
+        for future in futures:  # an asynchronous comprehension would be one more coroutine to go through
             results.append(await future)
         return results
     except BaseException:

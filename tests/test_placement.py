@@ -15,6 +15,8 @@ from hvd_gossip.placement import Placement, sharpen_timers
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are placed on Linux only")
 PR_GET_TIMERSLACK = 30
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+CROWD = (os.cpu_count() or 1) + 1
+"""More ranks than the host has cores."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +66,6 @@ def test_without_a_caller_it_stays_where_it_is() -> None:
         assert sorted(os.sched_getaffinity(0)) == CORES
 
     in_thread(engine)
-
-
-CROWD = (os.cpu_count() or 1) + 1
 
 
 def test_on_a_crowded_host_it_interrupts_others_only_while_a_caller_waits() -> None:

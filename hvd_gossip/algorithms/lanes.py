@@ -84,7 +84,7 @@ class Lanes:
         """Bytes that an exchange sends to one receiver."""
         return self._nbytes
 
-    def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> Coroutine[Any, Any, object]:
+    def exchange(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> Coroutine[Any, Any, None]:
         """A coroutine that sends every chunk to the receivers and has `mix` called with what the senders sent, chunk by chunk."""
         if not senders and not receivers:
             return completed(None)
@@ -93,8 +93,11 @@ class Lanes:
             mix = self._measured(mix, len(senders))
         if len(self._replica.chunks) == 1:
             return self._lane(0, senders, receivers, mix)
+        return self._side_by_side(senders, receivers, mix)
+
+    async def _side_by_side(self, senders: Sequence[int], receivers: Sequence[int], mix: Mix) -> None:
         lanes = [self._lane(lane, senders, receivers, mix) for lane in range(LANES)]
-        return all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
+        await all_of([self._endpoint.spawn(lane, ("exchange with", *senders, *receivers)) for lane in lanes])
 
     def _measured(self, mix: Mix, senders: int) -> Mix:
         """`mix` that also estimates this worker's share of the consensus distance, when the last chunk has come.

@@ -90,7 +90,7 @@ def check_array(array: Array, use: str) -> int:
 def copy_bytes(data: Array | bytes, into: Array) -> None:
     """Copies bytes, whatever the two dtypes and shapes; both have the same number of bytes."""
     if isinstance(data, bytes):
-        (into if into.dtype == np.uint8 and into.ndim == 1 else into.reshape(-1).view(np.uint8)).data[:] = data
+        into.reshape(-1).view(np.uint8).data[:] = data
     elif data.dtype is into.dtype and data.shape == into.shape:
         into[...] = data
     else:
