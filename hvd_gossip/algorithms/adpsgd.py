@@ -85,7 +85,9 @@ class ADPSGD(Algorithm):
         self._initiating = False
         self._gone: set[int] = set()
         self._unaware: set[int] = set()
-        """Neighbours that may not know yet that this worker leaves."""
+        """Initiators that may not know yet that this worker leaves."""
+        self._awaited: int | None = None
+        """The one of them that the departure waits for."""
         self._requests: deque[int] = deque()
         self._changed = Signal("an exchange or a departure")
 
@@ -128,20 +130,30 @@ class ADPSGD(Algorithm):
         self._changed.set()
 
     async def depart(self) -> None:
-        """Answers until every initiator that could still ask has said that it knows."""
+        """Says that it leaves. Who answers goes on doing so until every initiator knows, or leaves as well."""
         self._leaving = True
         self._changed.set()
-        await self._changed.until(lambda: self._active == 0)
+        if self._initiates:
+            await self._changed.until(lambda: self._active == 0)
         token = _TOKEN.pack(GONE, self._steps, 0.0)
-        watches = []
-        self._unaware = set(self._neighbours) - self._gone
-        for peer in sorted(self._unaware):
+        told = [peer for peer in self._neighbours if peer not in self._gone]
+        for peer in told:
             self.context.endpoint.send(peer, self.context.channel, token)
-            watches.append(self._watch(peer))
-        await self._changed.until(lambda: self._active == 0 and not self._requests and not self._unaware)
-        for task in (*self._tasks, *watches):
+        if not self._initiates:
+            self._unaware = set(told)
+            for peer in told:
+                await self._until_aware(peer)
+            await self._changed.until(lambda: self._active == 0 and not self._requests)
+        for task in self._tasks:
             task.cancel()
         self._limit.close()
+
+    async def _until_aware(self, peer: int) -> None:
+        if peer in self._unaware:
+            self._awaited = peer
+            watch = self._watch(peer)
+            await self._changed.until(lambda: peer not in self._unaware)
+            watch.cancel()
 
     def _watch(self, peer: int) -> Future[None]:
         """A receive that nothing answers: it ends when the peer has died."""
@@ -181,7 +193,7 @@ class ADPSGD(Algorithm):
             self._steps_exchanged = self._steps
             self._active += 1
             self._initiating = True
-            await self._swap(peers[self.context.endpoint.rng.integers(len(peers))], asks=True)
+            await self._swap(peers[int(self.context.endpoint.rng.random() * len(peers))], asks=True)
             self._initiating = False
             self._changed.set()
 
@@ -242,13 +254,14 @@ class ADPSGD(Algorithm):
                 self._part(source, kind)
 
     def _part(self, source: int, kind: int) -> None:
-        """A neighbour leaves, or knows that this worker does. The answer is not awaited: both may leave at once."""
+        """A neighbour leaves, or knows that this worker does. No answer is awaited: both may leave at once."""
         if kind == GONE:
             self._gone.add(source)
+        if kind == GONE and self._initiates:  # an initiator that leaves is asked by nobody, and waits for no answer
             token = _TOKEN.pack(FAREWELL, self._steps, 0.0)
             self.context.endpoint.send(source, self.context.channel, token)
         self._unaware.discard(source)
-        if not self._unaware:
+        if source == self._awaited:
             self._changed.set()
 
     def _answer_next(self) -> None:

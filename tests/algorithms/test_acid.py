@@ -119,7 +119,7 @@ def test_with_one_clock_the_sum_of_the_companions_differences_is_zero() -> None:
     simulation = Simulation(
         "acid", Still(start.copy()), size=8, topology="ring", links=INSTANT, compute=ComputeModel(0.05)
     )
-    tasks = [worker.endpoint.spawn(some_steps(worker.algorithm, worker.endpoint, 20)) for worker in simulation.workers]
+    tasks = [worker.endpoint.spawn(some_steps(worker.algorithm, worker.endpoint, 8)) for worker in simulation.workers]
     simulation.world.run(tasks)
     apart = companions(simulation)
     assert np.abs(apart).max() > 0.01, "somebody's companion is elsewhere"
