@@ -48,11 +48,11 @@ def as_array(tensor: torch.Tensor) -> Array:
 
 def array_of(tensor: torch.Tensor) -> Array:
     """`as_array` of a tensor that `contiguous` has given: it is not looked at again."""
-    plain = tensor.detach()
-    half = plain.dtype == torch.bfloat16
+    plain = tensor.detach() if tensor.requires_grad else tensor
+    half = plain.dtype is torch.bfloat16
     if half:
         plain = plain.view(torch.int16)
-    array = plain.numpy() if plain.device.type == "cpu" else _cupy().asarray(plain)
+    array = plain.numpy() if plain.is_cpu else _cupy().asarray(plain)
     return array.view(_BFLOAT16) if half else array
 
 
@@ -89,7 +89,7 @@ def check_tensor(tensor: torch.Tensor) -> None:
     if tensor.dtype not in _SUPPORTED:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _SUPPORTED)
         raise ValueError(f"tensors of type {tensor.dtype} are not supported; supported: {names}")
-    if tensor.device.type not in ("cpu", "cuda"):
+    if not (tensor.is_cpu or tensor.is_cuda):
         raise ValueError(f"tensors on device {tensor.device} are not supported: move them to the CPU or a CUDA device")
 
 

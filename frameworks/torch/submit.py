@@ -95,8 +95,8 @@ def reduce_group(
 
     Tensors of several devices are as many wholes.
     """
-    devices = {source.device: None for source in sources}
-    if len(devices) == 1:
+    devices = {} if all(source.is_cpu for source in sources) else {source.device: None for source in sources}
+    if len(devices) <= 1:
         return _reduce_group(name, sources, outputs, fields)
     waiting: dict[int, Pending] = {}
     for device in devices:

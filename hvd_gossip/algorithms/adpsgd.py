@@ -83,6 +83,8 @@ class ADPSGD(Algorithm):
         self._leaving = False
         self._active = 0
         self._initiating = False
+        self._token = np.empty(_TOKEN.size, np.uint8)
+        """The answer to the one exchange that this worker has initiated."""
         self._gone: set[int] = set()
         self._unaware: set[int] = set()
         """Initiators that may not know yet that this worker leaves."""
@@ -214,9 +216,8 @@ class ADPSGD(Algorithm):
             # That a token is under way is not awaited: what the peer sends next says that it has come.
             if asks:
                 endpoint.send(peer, channel, token)
-                answer = np.empty(_TOKEN.size, np.uint8)
-                await self._limit.watch(endpoint.recv(peer, channel + 1, answer), ("the answer of rank", peer))
-                self._pace.partner(peer, _TOKEN.unpack(answer.data)[2])
+                await self._limit.watch(endpoint.recv(peer, channel + 1, self._token), ("the answer of rank", peer))
+                self._pace.partner(peer, _TOKEN.unpack(self._token.data)[2])
             else:
                 endpoint.send(peer, channel + 1, token)
             await self._lanes.exchange((peer,), (peer,), self._mix)

@@ -124,7 +124,8 @@ def reduce_together(
     """
     bins = _bins([pair.source for pair in pairs], fields.get("op"))
     packs = {number: Pack([pairs[index] for index in bin_]) for number, bin_ in enumerate(bins) if len(bin_) > 1}
-    group = f"{name}, {len(pairs)} tensors, layout {_digest(tuple(map(_form, pairs))):08x}"
+    layout = _digest(tuple([(pair.source.shape, pair.source.dtype) for pair in pairs]))
+    group = f"{name}, {len(pairs)} tensors, layout {layout:08x}"
     requests = []
     for number, bin_ in enumerate(bins):
         source = packs[number].array if number in packs else pairs[bin_[0]].source
@@ -143,18 +144,17 @@ def reduce_together(
 def _bins(arrays: Sequence[Array], op: int | None) -> list[list[int]]:
     """Which arrays travel as one, by their places; Adasum combines every array by itself."""
     bins: dict[Any, list[int]] = {}
+    longest = PACK_BYTES if op != ReduceOp.ADASUM else -1
     for index, array in enumerate(arrays):
-        alone = op == ReduceOp.ADASUM or array.nbytes > PACK_BYTES or not array.flags.c_contiguous
-        device = array.device.id if is_on_device(array) else -1
-        bins.setdefault(index if alone else (array.dtype, device), []).append(index)
+        if array.nbytes > longest or not array.flags.c_contiguous:
+            bins[index] = [index]
+        else:
+            device = array.device.id if is_on_device(array) else -1
+            bins.setdefault((array.dtype, device), []).append(index)
     return list(bins.values())
 
 
-def _form(pair: Pair) -> tuple[tuple[int, ...], str]:
-    return pair.source.shape, name_of(pair.source.dtype)
-
-
 @lru_cache(maxsize=1024)
-def _digest(forms: tuple[tuple[tuple[int, ...], str], ...]) -> int:
-    """A number that differs if the shapes or types do, the same in every process."""
-    return zlib.crc32(repr(forms).encode())
+def _digest(forms: tuple[tuple[tuple[int, ...], Any], ...]) -> int:
+    """A number that differs if the shapes or dtypes do, the same in every process."""
+    return zlib.crc32(repr([(shape, name_of(dtype)) for shape, dtype in forms]).encode())
