@@ -40,9 +40,9 @@ GOSSIP = sorted(name for name, kind in ALGORITHMS.items() if kind.averages == "p
 def measure(options: SimulatorOptions) -> Report:
     """Every gossip algorithm at every size; the profile at the largest; the long run."""
     shares = [f"{room} (%)" for room in (*ROOMS, OTHER)]
-    rows = [_row(name, size, options) for name in GOSSIP for size in options.sizes]
-    if options.long_steps:
-        rows += [_long_row(name, options) for name in options.long_algorithms]
+    # The long run comes first, in memory that nothing has scattered yet, as it would in a process of its own.
+    long_rows = [_long_row(name, options) for name in options.long_algorithms] if options.long_steps else []
+    rows = [_row(name, size, options) for name in GOSSIP for size in options.sizes] + long_rows
     return Report(
         name="simulator",
         title="The simulator: cost of a worker's step",
