@@ -95,8 +95,9 @@ def reduce_group(
 
     Tensors of several devices are as many wholes.
     """
-    devices = {} if all(source.is_cpu for source in sources) else {source.device: None for source in sources}
-    if len(devices) <= 1:
+    on_cpu = all(source.is_cpu for source in sources)  # the usual case; to make all the device objects takes longer
+    devices = dict.fromkeys(source.device for source in (sources[:1] if on_cpu else sources))
+    if len(devices) == 1:
         return _reduce_group(name, sources, outputs, fields)
     waiting: dict[int, Pending] = {}
     for device in devices:

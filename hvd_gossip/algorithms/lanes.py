@@ -134,13 +134,7 @@ class Lanes:
                 moving.append(endpoint.send(peer, channel, wire))
             if self._limit is not None:
                 self._limit.watch_all(moving)
-            try:
-                for future in moving:  # `all_of` would be one more coroutine to go through
-                    await future
-            except BaseException:
-                for future in moving:
-                    future.cancel()
-                raise
+            await all_of(moving)
             with space.computing():
                 for peer, wire in arriving.items():
                     arriving[peer] = space.fetch(wire)

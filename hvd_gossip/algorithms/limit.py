@@ -12,8 +12,8 @@ from hvd_gossip.tasks import Description, Future, Task, describe
 from hvd_gossip.transport.endpoint import Endpoint
 
 R = TypeVar("R")
-_LOOK_FROM = 4
-"""Waits that are kept before those that are over are looked for."""
+_KEPT = 4
+"""Up to so many waits it is not worth while to look for those that are over."""
 
 
 class Limit:
@@ -46,9 +46,8 @@ class Limit:
         if self._seconds == math.inf:
             return
         waits = self._open
-        if len(waits) > _LOOK_FROM:
-            while waits and _done(waits[0][1]):  # soon: memory that is still in the cache is used again
-                waits.popleft()
+        while len(waits) > _KEPT and _done(waits[0][1]):  # soon: memory that is still in the cache is used again
+            waits.popleft()
         waits.append((self._endpoint.now() + self._seconds, futures, what))
         if self._timer is None:
             self._sleep(self._seconds)

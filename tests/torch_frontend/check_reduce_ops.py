@@ -122,6 +122,8 @@ def check_grouped_allreduce() -> None:
     (average,) = hvd.grouped_allreduce([ours(3)], name="one", prescale_factor=2.0)
     torch.testing.assert_close(average, everybodys(3).mean(0) * 2)
     assert hvd.grouped_allreduce([]) == []
+    assert hvd.grouped_allreduce_([]) == []
+    assert hvd.synchronize(hvd.grouped_allreduce_async([])) == []
 
 
 def check_grouped_allreduce_in_place() -> None:
