@@ -53,8 +53,9 @@ def measure(options: StragglerOptions) -> Report:
         rows=rows,
         notes=[
             f"An epoch: {options.ranks * options.steps:,} batches of {options.batch} samples. adpsgd: hvd.WorkSharingSampler "
-            "hands them out as workers ask; timed from a barrier until the last worker is done. A straggler's batch that is "
-            "under way when all others are done counts as its own, and is not waited for.",
+            f"hands them out as workers ask, by whole batches (block={options.batch}); timed from a moment agreed on, at which "
+            "all begin, until the last worker is done. A straggler's batch that is under way when all others are done counts "
+            "as its own, and is not waited for.",
             f"ideal: all batches by one worker alone with the plain optimizer, {alone.median:.2f} ms each in this run, / "
             f"({options.ranks - 1} + 1/slowdown). slept ideal: the same with {options.step_ms:g} ms each.",
             "allreduce: equal shares; its epoch is its time a step x the steps of a share.",

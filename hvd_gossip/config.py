@@ -133,7 +133,12 @@ class Config(MixingSettings):
         "Whether MPI takes device memory; auto: ask it; no: stage through pinned host memory.",
     )
     spin_us: float = declare(
-        200.0, Number(0), TRANSPORT, "How long the idle progress thread polls before it begins to sleep.", unit="us"
+        200.0,
+        Number(0),
+        TRANSPORT,
+        "How long the idle progress thread polls before it begins to sleep; on a host with more ranks than cores only while "
+        "a caller waits.",
+        unit="us",
     )
     backoff_max_us: float = declare(
         1000.0,

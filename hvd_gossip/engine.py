@@ -106,7 +106,7 @@ class Engine:
 
     Args:
         connect: makes the endpoint, called on the engine's thread: the first MPI call of the process may be there.
-        spin: seconds of looking again at once before sleeping.
+        spin: seconds of looking again at once before sleeping; only for a waiting caller where ranks share cores.
         backoff_max: longest sleep, seconds, while something is under way.
         limits: after how long a caller's wait is reported, and when it fails.
 
@@ -273,7 +273,7 @@ class Engine:
                 moved_at, sleep = time.monotonic(), FIRST_SLEEP
                 continue
             still = time.monotonic() - moved_at
-            if still < (max(self._spin, URGENT_SPIN) if self._waiters else self._spin):
+            if self._spins(still):
                 _give_way()
                 continue
             if not self._waiters:
@@ -290,6 +290,12 @@ class Engine:
         while self.scheduler.ready:
             moved |= self.scheduler.run_ready()
         return self.endpoint.progress() or moved
+
+    def _spins(self, still: float) -> bool:
+        """Whether to look again at once, so many seconds after the last thing that moved."""
+        if self._waiters:
+            return still < max(self._spin, URGENT_SPIN)
+        return still < self._spin and not self.placement.crowded
 
     def _clamp(self, sleep: float, still: float) -> float:
         longest = self._backoff_max if still < IDLE_AFTER else self._idle_sleep()

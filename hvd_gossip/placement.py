@@ -34,6 +34,9 @@ class Placement:
 
     Args:
         local_rank, local_size: this process among those of its host.
+
+    Attributes:
+        crowded: the host has more ranks than cores, so that whoever spins takes a core from another rank's training.
     """
 
     def __init__(self, local_rank: int = 0, local_size: int = 1) -> None:
@@ -42,7 +45,8 @@ class Placement:
         self._current_core = _find_current_core()
         self._caller_core = -1
         self._core = -1
-        self._yields = _LINUX and local_size > (os.cpu_count() or 1)
+        self.crowded = local_size > (os.cpu_count() or 1)
+        self._yields = _LINUX and self.crowded
         self._yielding = False
 
     def note_caller(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hvd_gossip.engine import Engine
 from hvd_gossip.errors import EngineError, WaitTimeoutError
 from hvd_gossip.observe.waits import WaitLimits
+from hvd_gossip.placement import Placement
 from hvd_gossip.tasks import Future, Scheduler
 from hvd_gossip.transport.simulated import SimulatedWorld
 
@@ -88,6 +89,17 @@ def test_listening_costs_the_same_share_of_a_core_however_long_a_look_takes(
     monkeypatch.setattr(time, "thread_time", lambda: next(spent))
     engine._idle_sleep()
     assert [engine._idle_sleep() for _ in range(3)] == pytest.approx([6e-3, 9e-3, 20e-3])
+
+
+def test_where_ranks_share_cores_it_spins_only_for_a_caller(engine: Engine) -> None:
+    engine.stop()
+    assert engine._spins(0.0)
+    assert not engine._spins(1.0)
+    engine.placement = Placement(0, 1 + (os.cpu_count() or 1))
+    assert not engine._spins(0.0)
+    engine._waiters = 1
+    assert engine._spins(0.0)
+    assert not engine._spins(1.0)
 
 
 def test_a_coroutine_runs_on_the_engines_thread(engine: Engine) -> None:

@@ -16,6 +16,8 @@ from benchmarks.job import Meeting, serve
 from benchmarks.options import StragglerOptions
 from benchmarks.ranks.training import EpochOver, SleptCompute, make_data, make_model, make_optimizer, train
 
+NOTICE = 0.3
+"""Seconds from when rank 0 names a moment until then: all ranks know it by then, and nothing is under way any more."""
 WARM_UP = 4
 """Unslowed steps of every new optimizer before anything is measured."""
 Record = dict[str, Any]
@@ -64,13 +66,12 @@ class Measurements:
     def _shared_epoch(self, slowdown: float, slow: int) -> Record:
         """One epoch of adpsgd whose samples go to whoever asks for them."""
         model, optimizer = self._prepared("adpsgd")
-        sampler = hvd.WorkSharingSampler(self._data)
+        sampler = hvd.WorkSharingSampler(self._data, block=self._options.batch)
         sampler.set_epoch(self._epochs)
         self._epochs += 1
         loader = DataLoader(self._data, self._options.batch, sampler=sampler)
         compute = self._compute(slowdown, slow)
-        hvd.barrier()
-        record: Record = {"kind": "adpsgd", "interrupted": False, "start": time.monotonic()}
+        record: Record = {"kind": "adpsgd", "interrupted": False, "start": start_together()}
         try:
             record["steps"] = sum(1 for _ in train(model, optimizer, loader, compute))
         except EpochOver:
@@ -87,8 +88,7 @@ class Measurements:
         loader = DataLoader(self._data, self._options.batch, sampler=sampler)
         count = round(self._options.allreduce_seconds / (slowdown * self._seconds))
         count = min(self._options.steps, max(1, count))
-        hvd.barrier()
-        start = time.monotonic()
+        start = start_together()
         ends = list(itertools.islice(train(model, optimizer, loader, self._compute(mine)), count))
         return {"kind": "allreduce", "start": start, "end": ends[-1], "steps": count}
 
@@ -119,6 +119,19 @@ class Measurements:
                 return not others
 
         return SleptCompute(self._seconds, self._options.batch, slowdown, is_over)
+
+
+def start_together() -> float:
+    """Returns at a moment that rank 0 names, the same on all ranks of this host, and gives it (of `time.monotonic`).
+
+    A barrier's ranks leave it up to 15 ms one after the other where 16 share two cores.
+    """
+    start: float = hvd.broadcast_object(time.monotonic() + NOTICE, root_rank=0, name="start")
+    left = start - time.monotonic()
+    if left < 0:
+        raise RuntimeError(f"rank {hvd.rank()} heard of the start {-left * 1e3:.0f} ms too late: the host is too busy")
+    time.sleep(left)
+    return start
 
 
 def measure(options: StragglerOptions, meeting: Meeting) -> list[Record]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -77,6 +78,14 @@ def as_bytes(payload: Array | bytes) -> Any:
     return payload.reshape(-1).view("uint8")
 
 
+class _Matched(NamedTuple):
+    """A message that has come, of `length` bytes, and is not received yet: MPI keeps it for this handle."""
+
+    source: int
+    message: Any
+    length: int
+
+
 class MpiEndpoint:
     """Endpoint of one MPI process. Owner: the engine's thread."""
 
@@ -92,6 +101,8 @@ class MpiEndpoint:
         self._requests: list[Any] = []
         self._pending: list[tuple[Future[Any], Any, int]] = []
         self._listening: dict[int, Future[Message]] = {}
+        self._unclaimed: dict[int, deque[_Matched]] = {}
+        self._status = MPI.Status()
         self._polled: list[tuple[Callable[[], bool], Future[None]]] = []
         self._timers: list[tuple[float, int, Future[None]]] = []
         self._timer_count = 0
@@ -119,8 +130,12 @@ class MpiEndpoint:
     def recv(self, source: int, channel: int, into: Array) -> Future[None]:
         future: Future[None] = Future(("receiving from rank", source, "on channel", channel))
         data = as_bytes(into)
+        matched = self._claim(channel, source) if self._unclaimed else None
         try:
-            request = self._comm.Irecv([data, self._mpi.BYTE], source, channel)
+            if matched is not None:
+                request = matched.message.Irecv([data, self._mpi.BYTE])
+            else:
+                request = self._comm.Irecv([data, self._mpi.BYTE], source, channel)
         except self._mpi.Exception as error:
             future.set_error(self._failure(error, source))
             return future
@@ -134,8 +149,11 @@ class MpiEndpoint:
         if channel in self._listening:
             raise RuntimeError(f"rank {self.rank}: a second recv_any on channel {channel} while one is pending")
         future: Future[Message] = Future(("any message on channel", channel), lambda: self._forget(channel))
-        self._listening[channel] = future
-        self._match(channel)
+        matched = self._claim(channel) if self._unclaimed else None
+        if matched is not None:
+            self._deliver(matched, future)
+        else:
+            self._listening[channel] = future
         return future
 
     def sleep(self, seconds: float) -> Future[None]:
@@ -190,8 +208,8 @@ class MpiEndpoint:
     def progress(self) -> bool:
         """Looks once at everything outstanding and completes what is done. True if anything was."""
         moved = self._test_requests() if self._requests else False
-        for channel in tuple(self._listening):
-            moved |= self._match(channel)
+        if self._listening:
+            moved |= self._match()
         if self._polled:
             moved |= self._test_polled()
         if self._timers:
@@ -247,25 +265,49 @@ class MpiEndpoint:
         self._requests.pop()
         self._pending.pop()
 
-    def _match(self, channel: int) -> bool:
-        """Gives the listener of a channel the next message there, if one has come."""
-        status = self._mpi.Status()
-        message = self._comm.Improbe(self._mpi.ANY_SOURCE, channel, status)
+    def _match(self) -> bool:
+        """Looks for one message that no receive was posted for, and gives it to its channel's listener if there is one.
+
+        One look for all channels: each takes MPI's progress engine, which on a crowded host gives the core away every time
+        that it finds nothing.
+        """
+        status = self._status
+        message = self._comm.Improbe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status)
         if message is None:
             return False
-        future = self._listening.pop(channel)
-        data = bytearray(status.Get_count(self._mpi.BYTE))
-        source = status.Get_source()
-        if len(data) <= EAGER:
-            message.Recv([data, self._mpi.BYTE])
-            future.set_result(Message(source, bytes(data)))
+        channel = status.Get_tag()
+        matched = _Matched(status.Get_source(), message, status.Get_count(self._mpi.BYTE))
+        future = self._listening.pop(channel, None)
+        if future is not None:
+            self._deliver(matched, future)
         else:
-            self._receive_long(message, source, data, future)
+            self._unclaimed.setdefault(channel, deque()).append(matched)
         return True
+
+    def _claim(self, channel: int, source: int | None = None) -> _Matched | None:
+        """The first message that came on a channel, from that rank if one is given, before anybody wanted it."""
+        waiting = self._unclaimed.get(channel)
+        if waiting is None:
+            return None
+        for matched in waiting:
+            if source is None or matched.source == source:
+                waiting.remove(matched)
+                if not waiting:
+                    del self._unclaimed[channel]
+                return matched
+        return None
+
+    def _deliver(self, matched: _Matched, future: Future[Message]) -> None:
+        data = bytearray(matched.length)
+        if len(data) <= EAGER:
+            matched.message.Recv([data, self._mpi.BYTE])
+            future.set_result(Message(matched.source, bytes(data)))
+        else:
+            self._receive_long(matched.message, matched.source, data, future)
 
     def _receive_long(self, message: Any, source: int, data: bytearray, future: Future[Message]) -> None:
         arrived: Future[None] = Future(("receiving from rank", source))
-        arrived.add_callback(lambda done: _deliver(done, future, Message(source, bytes(data))))
+        arrived.add_callback(lambda done: _pass_on(done, future, Message(source, bytes(data))))
         self._track(message.Irecv([data, self._mpi.BYTE]), arrived, data, len(data))
 
     def _forget(self, channel: int) -> None:
@@ -302,7 +344,7 @@ class MpiEndpoint:
         return int(future.what[1]) if future is not None and isinstance(future.what, tuple) else -1
 
 
-def _deliver(arrived: Future[None], future: Future[Message], message: Message) -> None:
+def _pass_on(arrived: Future[None], future: Future[Message], message: Message) -> None:
     error = arrived.error()
     if error is None:
         future.set_result(message)

@@ -62,6 +62,50 @@ engine.stop()
         assert all(content in ([], [rank]) for source, _, content in seen if source == rank)
 
 
+def test_messages_that_come_before_anybody_wants_them_are_kept_in_their_order() -> None:
+    script = (
+        PREAMBLE
+        + """
+LENGTHS = [100, 200_000, 7]
+async def talk():
+    if ep.rank > 0:
+        moving = [ep.send(0, 5, np.full(length, ep.rank + index, np.uint8)) for index, length in enumerate(LENGTHS)]
+        moving += [ep.send(0, 6, bytes([ep.rank]) * length) for length in (3, 5000)]
+        moving += [ep.send(0, 7, np.zeros(64, np.uint8)), ep.send(0, 9, b"all sent")]
+        return await all_of(moving)
+    for _ in range(ep.size - 1):
+        await ep.recv_any(9)
+    ep.recv_any(9)  # somebody listens, so that the others' messages are seen
+    while sum(map(len, ep._unclaimed.values())) < 6 * (ep.size - 1):
+        await ep.sleep(0.001)
+    came = sorted(ep._unclaimed)
+    chunks = {peer: [np.zeros(length, np.uint8) for length in LENGTHS] for peer in (2, 1)}
+    await all_of([ep.recv(peer, 5, chunk) for peer in chunks for chunk in chunks[peer]])
+    texts = [await ep.recv_any(6) for _ in range(2 * (ep.size - 1))]
+    errors = []
+    for peer in chunks:
+        try:
+            await ep.recv(peer, 7, np.empty(16, np.uint8))
+        except Exception as error:
+            errors.append([type(error).__name__, str(error)])
+    contents = {peer: [sorted(set(chunk.tolist())) for chunk in chunks[peer]] for peer in chunks}
+    return [came, contents, [[m.source, len(m.data), sorted(set(m.data))] for m in texts], errors, len(ep._unclaimed)]
+
+report(engine.call(talk))
+engine.stop()
+"""
+    )
+    came, contents, texts, errors, left = run_ranks(3, script).results[0]
+    assert came == [5, 6, 7]
+    assert contents == {"1": [[1], [2], [3]], "2": [[2], [3], [4]]}
+    for rank in (1, 2):
+        assert [rest for source, *rest in texts if source == rank] == [[3, [rank]], [5000, [rank]]]
+    for peer, (name, message) in zip((2, 1), errors, strict=True):
+        assert name == "TransportError"
+        assert f"receiving from rank {peer}" in message
+    assert left == 0
+
+
 def test_a_longer_message_than_expected_fails_that_receive_only() -> None:
     script = (
         PREAMBLE
