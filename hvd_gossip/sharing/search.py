@@ -18,9 +18,8 @@ from hvd_gossip.transport.endpoint import Endpoint
 
 FIRST_RETRY, LONGEST_RETRY = 1e-3, 0.05
 """Seconds before a rank is asked again that had nothing, though it has been given something: the grant is under way."""
-AT_ONCE = 12
-"""So many requests may be under way that are not expected to bring anything, at the end of an epoch: an answer takes milliseconds
-where ranks share cores, and the last unit of all must be found before the others are done."""
+AT_ONCE = 4
+"""So many requests may be under way that are not expected to bring anything, at the end of an epoch."""
 PROBE_EVERY = 0.5
 """Seconds between looks at whether a silent rank still lives."""
 _NEVER_HEARD = -1
