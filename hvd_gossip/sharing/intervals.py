@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 Interval = tuple[int, int]
 """The units start, start + 1, ..., stop - 1 of a pool."""
@@ -56,19 +57,39 @@ class Intervals:
         return tuple(parts)
 
 
-def fair_grant(own: int, own_rate: float, other: int, other_rate: float, want: int, urgent: bool) -> int:
-    """How many of its `own` remaining units a worker gives to one that asks and has `other` left.
+class Progress(NamedTuple):
+    """How far a worker has come with a pool.
+
+    Attributes:
+        left: units in its hands that its training thread has not taken yet.
+        under_way: units that the thread has taken and not done yet, as far as can be told; a part of one counts as such.
+        rate: units a second so far; 0 if unknown, or if it takes none.
+    """
+
+    left: int
+    under_way: float
+    rate: float
+
+    @property
+    def ahead(self) -> float:
+        """All that is still to be done."""
+        return self.left + self.under_way
+
+
+def fair_grant(own: Progress, other: Progress, want: int, urgent: bool) -> int:
+    """How many of the units left to it a worker gives to one that asks.
 
     So many that both end at the same moment: of workers that are equally fast the one that has nothing gets half, one
-    10,000 times as fast gets nearly everything. A worker whose training thread waits (`urgent`) always gets something:
-    what it wants, up to half of the rest rounded up. To one that only looks ahead, less than `want` is not worth it.
+    10,000 times as fast gets nearly everything, and the last unit goes to the one that will be free for it first. A worker
+    whose training thread waits (`urgent`) always gets something: what it wants, up to half of the rest rounded up. To one
+    that only looks ahead, less than `want` is not worth it.
 
     Args:
-        own_rate, other_rate: units a second in this pool so far; 0 if unknown (of the asker: half and half).
+        own, other: of who gives, and of who asks; if the asker's rate is unknown: half and half.
         want: what the asker takes at once, at least 1.
     """
-    part = other_rate / (other_rate + own_rate) if other_rate > 0 else 0.5
-    grant = min(own, round((own + other) * part) - other)
+    part = other.rate / (other.rate + own.rate) if other.rate > 0 else 0.5
+    grant = min(own.left, round((own.ahead + other.ahead) * part - other.ahead))
     if urgent:
-        return max(grant, min(want, (own + 1) // 2))
+        return max(grant, min(want, (own.left + 1) // 2))
     return grant if 4 * grant >= want else 0

@@ -36,7 +36,8 @@ class Request(NamedTuple):
 
     Attributes:
         remaining: units that it still has.
-        taken, seconds: units that its training thread has taken, and since when it takes.
+        under_way: those that its training thread has taken and is not done with, as far as can be told.
+        taken, seconds: units that the thread has taken in all, and since when it takes.
         want: what it takes at once.
         urgent: its training thread waits.
         table: what its ledger knows.
@@ -46,6 +47,7 @@ class Request(NamedTuple):
     key: PoolKey
     spec: PoolSpec
     remaining: int
+    under_way: float
     taken: int
     seconds: float
     want: int

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hvd_gossip.sharing.intervals import Interval, Intervals, fair_grant
+from hvd_gossip.sharing.intervals import Interval, Intervals, Progress, fair_grant
 from hvd_gossip.sharing.messages import PoolKey, PoolSpec, Request
 
 
@@ -110,6 +110,17 @@ class SharedPool:
         """Whether what is here may be used up before more can come."""
         return self._left.count <= 2 * self._most_at_once
 
+    def busy_for(self) -> float:
+        """Seconds until the training thread will probably come for more; 0 if that cannot be told."""
+        now = self._now()
+        with self._lock:
+            pace = self._pace()
+            return self._under_way(now) / pace if pace else 0.0
+
+    def has_next(self) -> bool:
+        """Whether what is here is enough for the next time that the training thread comes."""
+        return self._left.count >= self._most_at_once
+
     def look_again(self, fruitless: bool) -> None:
         """The search for more has ended: the next starts when the pool is low, after a fruitless one when it is empty."""
         with self._lock:
@@ -121,7 +132,8 @@ class SharedPool:
         with self._lock:
             seconds = self._seconds(now)
             remaining, taken, want = self._left.count, self._taken, self._most_at_once
-        return Request(number, self.key, self.spec, remaining, taken, seconds, want, urgent, table)
+            under_way = self._under_way(now)
+        return Request(number, self.key, self.spec, remaining, under_way, taken, seconds, want, urgent, table)
 
     def add(self, parts: Iterable[Interval]) -> None:
         with self._lock:
@@ -132,9 +144,9 @@ class SharedPool:
         now = self._now()
         rate = request.taken / request.seconds if request.seconds else 0.0
         with self._lock:
-            count = fair_grant(
-                self._left.count, self._rate(now, request), request.remaining, rate, request.want, request.urgent
-            )
+            own = Progress(self._left.count, self._under_way(now), self._rate(now, request))
+            other = Progress(request.remaining, request.under_way, rate)
+            count = fair_grant(own, other, request.want, request.urgent)
             self._stats.given += min(count, self._left.count)
             return self._left.split(count)
 
@@ -166,6 +178,18 @@ class SharedPool:
     def _seconds(self, now: float) -> float:
         """How long the training thread takes units from here: not less than is needed to tell; 0 before the first."""
         return 0.0 if self._entered_at is None else max(now - self._entered_at, self._lead_time())
+
+    def _pace(self) -> float:
+        """Units a second that the training thread was done with when it last came; 0 if it came once."""
+        if self._entered_at is None or self._window_start <= self._entered_at:
+            return 0.0
+        return (self._taken - self._window_taken) / (self._window_start - self._entered_at)
+
+    def _under_way(self, now: float) -> float:
+        """Units that the training thread took last, less what it has done of them by its pace so far."""
+        if self._has_left or self._entered_at is None:
+            return 0.0
+        return max(0.0, self._window_taken - (now - self._window_start) * self._pace())
 
     def _rate(self, now: float, request: Request) -> float:
         """Units a second here. Of a thread that has not come yet, in all the time that the asker had: one burst."""

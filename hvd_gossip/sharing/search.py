@@ -138,6 +138,9 @@ class Search:
         fruitless, started = 0, self._endpoint.now()
         self._gained = False
         while self._goes_on(fruitless):
+            if (early := self._too_early()) > 0:
+                await self._news_within(early)
+                continue
             victim = self._choose()
             if victim is not None and self._may_ask(victim):
                 self._asker.ask(self, victim)
@@ -158,6 +161,15 @@ class Search:
             return False
         return bool(self.waiters) or (self.pool.is_low() and fruitless < self._look_ahead)
 
+    def _too_early(self) -> float:
+        """Seconds until it is time to look for the next units: just before the training thread is done with its last ones.
+
+        Whoever has units left gives them to the worker that will be free first, and earlier nobody knows who that is.
+        """
+        if self.waiters or self.pool.has_next():
+            return 0.0
+        return self.pool.busy_for() - self._asker.lead_time()
+
     def _choose(self) -> int | None:
         """The rank that is believed to have most; those never heard of come before those that have no more than usual."""
         now = self._endpoint.now()
@@ -166,7 +178,7 @@ class Search:
             return None
         worth_it = self.pool.remaining + 2 * self.pool.want
         wealth = np.where(self._believed[ranks] == _NEVER_HEARD, worth_it, self._believed[ranks])
-        if self.pool.remaining:
+        if self.pool.has_next():
             ranks, wealth = ranks[wealth >= worth_it], wealth[wealth >= worth_it]
         if not ranks.size:
             return None
@@ -187,11 +199,16 @@ class Search:
         if not due:
             self._retry_after = min(2 * self._retry_after, LONGEST_RETRY)
         due += self._retry_at.values()
-        timer = self._endpoint.sleep(min([LONGEST_RETRY, *(time - now for time in due if time > now)]))
-        await first_of(self._news.wait(), timer)
-        if timer.done():
+        if not await self._news_within(min([LONGEST_RETRY, *(time - now for time in due if time > now)])):
             self._probe_the_silent()
+
+    async def _news_within(self, seconds: float) -> bool:
+        """Waits for any news; False if there was none in that time, or in the longest that a search waits at once."""
+        timer = self._endpoint.sleep(min(max(seconds, FIRST_RETRY), LONGEST_RETRY))
+        await first_of(self._news.wait(), timer)
+        silent = timer.done()
         timer.cancel()
+        return not silent
 
     def _probe_the_silent(self) -> None:
         now = self._endpoint.now()

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from hvd_gossip.sharing import PoolKey, PoolSpec, SharedPool, SharingStats, WorkSharing
 from hvd_gossip.transport.endpoint import Endpoint
 from hvd_gossip.transport.simulated import SimulatedWorld
@@ -20,7 +22,8 @@ class Shift:
     """A run of `epochs` epochs of `units` units by workers that take `batch` of them a step.
 
     Attributes:
-        step_times: seconds a step, by rank.
+        step_times: seconds a step, by rank, at least.
+        jitter: how much longer a step takes, in the mean, as a share of it (exponentially distributed, seeded).
         quits: after how many steps (over all epochs) a rank departs; the others go through all epochs.
         depart: whether these depart then, too.
         handed: the units that each (epoch, rank) was given, in order.
@@ -35,6 +38,7 @@ class Shift:
     epochs: int = 1
     links: Links = field(default_factory=lambda: Links(latency=1e-3))
     seed: int = 0
+    jitter: float = 0.0
     quits: Mapping[int, int] = field(default_factory=dict)
     depart: bool = True
 
@@ -82,12 +86,13 @@ class Shift:
     async def _work(self, rank: int) -> None:
         endpoint, sharing = self.world.endpoints[rank], self.services[rank]
         steps_left = self.quits.get(rank, 10**9)
+        rng = np.random.default_rng((self.seed, rank))
         for epoch in range(self.epochs):
             pool = await sharing.open(PoolKey(NAME, epoch), PoolSpec(self.units))
             mine = self.handed.setdefault((epoch, rank), [])
             while steps_left and await self._take_batch(sharing, pool, mine):
                 steps_left -= 1
-                await endpoint.sleep(self.step_times[rank])
+                await endpoint.sleep(self.step_times[rank] * (1 + self.jitter * rng.exponential()))
             if not steps_left:
                 break
             self.ended[epoch, rank] = endpoint.now()

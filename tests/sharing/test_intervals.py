@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvd_gossip.sharing.intervals import Interval, Intervals, fair_grant, nominal_share
+from hvd_gossip.sharing.intervals import Interval, Intervals, Progress, fair_grant, nominal_share
 
 
 def units_of(*intervals: Interval) -> list[int]:
@@ -68,31 +68,61 @@ def test_no_unit_is_lost_or_doubled(operations: list[tuple[str, int]]) -> None:
     ],
 )
 def test_what_a_waiting_worker_gets(own: int, own_rate: float, other_rate: float, grant: int) -> None:
-    assert fair_grant(own, own_rate, 0, other_rate, want=1, urgent=True) == grant
+    own_progress, other = Progress(own, 0.0, own_rate), Progress(0, 0.0, other_rate)
+    assert fair_grant(own_progress, other, want=1, urgent=True) == grant
 
 
 def test_a_slow_worker_that_waits_gets_what_it_wants_and_at_most_half() -> None:
-    assert fair_grant(100, 1000.0, 0, 0.1, want=32, urgent=True) == 32
-    assert fair_grant(40, 1000.0, 0, 0.1, want=32, urgent=True) == 20
+    assert fair_grant(Progress(100, 0.0, 1000.0), Progress(0, 0.0, 0.1), want=32, urgent=True) == 32
+    assert fair_grant(Progress(40, 0.0, 1000.0), Progress(0, 0.0, 0.1), want=32, urgent=True) == 20
 
 
 def test_looking_ahead_is_not_worth_a_few_units() -> None:
-    assert fair_grant(60, 1.0, 40, 1.0, want=32, urgent=False) == 10
-    assert fair_grant(60, 1.0, 50, 1.0, want=32, urgent=False) == 0
-    assert fair_grant(10, 1.0, 40, 1.0, want=1, urgent=False) == 0
+    assert fair_grant(Progress(60, 0.0, 1.0), Progress(40, 0.0, 1.0), want=32, urgent=False) == 10
+    assert fair_grant(Progress(60, 0.0, 1.0), Progress(50, 0.0, 1.0), want=32, urgent=False) == 0
+    assert fair_grant(Progress(10, 0.0, 1.0), Progress(40, 0.0, 1.0), want=1, urgent=False) == 0
+
+
+@pytest.mark.parametrize(("own", "other", "grant"), [(0.7, 0.2, 1), (0.2, 0.7, 0)])
+def test_the_last_unit_goes_to_the_one_that_is_free_first(own: float, other: float, grant: int) -> None:
+    """Both work on a unit, of which so much is still to be done; one has another unit left."""
+    assert fair_grant(Progress(1, own, 20.0), Progress(0, other, 20.0), want=1, urgent=False) == grant
+
+
+def test_who_computes_for_long_keeps_nothing_back() -> None:
+    assert fair_grant(Progress(1, 1.0, 0.002), Progress(0, 0.9, 20.0), want=1, urgent=False) == 1
+    assert fair_grant(Progress(3, 0.1, 20.0), Progress(0, 1.0, 0.002), want=1, urgent=False) == 0
+
+
+def progresses() -> st.SearchStrategy[Progress]:
+    return st.builds(Progress, st.integers(0, 10_000), st.floats(0, 10_000), st.floats(0, 1e9))
+
+
+@given(progresses(), progresses(), st.integers(1, 1000), st.booleans())
+def test_a_grant_is_there_to_be_given_and_urgent_ones_never_fail(
+    own: Progress, other: Progress, want: int, urgent: bool
+) -> None:
+    grant = fair_grant(own, other, want, urgent)
+    assert 0 <= grant <= own.left
+    assert grant > 0 or own.left == 0 or not urgent
 
 
 @given(
-    st.integers(0, 10_000),
-    st.floats(0, 1e9),
-    st.integers(0, 10_000),
-    st.floats(0, 1e9),
-    st.integers(1, 1000),
-    st.booleans(),
+    st.integers(1, 20),
+    st.floats(0, 1),
+    st.floats(0.1, 10),
+    st.integers(0, 20),
+    st.floats(0, 1),
+    st.floats(0.1, 10),
 )
-def test_a_grant_is_there_to_be_given_and_urgent_ones_never_fail(
-    own: int, own_rate: float, other: int, other_rate: float, want: int, urgent: bool
+def test_no_other_number_of_units_would_end_sooner(
+    left: int, under_way: float, rate: float, other_left: int, other_under_way: float, other_rate: float
 ) -> None:
-    grant = fair_grant(own, own_rate, other, other_rate, want, urgent)
-    assert 0 <= grant <= own
-    assert grant > 0 or own == 0 or not urgent
+    """Nearly so: rounding takes the nearest number to the best share, which may cost half a unit of the slower one's time."""
+    own, other = Progress(left, under_way, rate), Progress(other_left, other_under_way, other_rate)
+
+    def end(grant: int) -> float:
+        return max((own.ahead - grant) / rate, (other.ahead + grant) / other_rate)
+
+    best = min(end(grant) for grant in range(left + 1))
+    assert end(fair_grant(own, other, want=1, urgent=False)) <= best + 0.5 / min(rate, other_rate) + 1e-9

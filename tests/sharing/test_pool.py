@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from hvd_gossip.sharing import PoolKey, PoolSpec, SharedPool, SharingStats
 from hvd_gossip.sharing.intervals import Interval
 from hvd_gossip.sharing.messages import Request
@@ -35,17 +37,17 @@ class Clock:
 
 
 def request(remaining: int = 0, taken: int = 0, seconds: float = 0.0, want: int = 1, urgent: bool = True) -> Request:
-    return Request(1, KEY, PoolSpec(0), remaining, taken, seconds, want, urgent, b"")
+    return Request(1, KEY, PoolSpec(0), remaining, 0.0, taken, seconds, want, urgent, b"")
 
 
 def test_units_come_from_the_head_and_go_from_the_tail() -> None:
     clock = Clock(10)
     assert clock.pool.take(3) == (0, 3)
-    assert clock.pool.grant(request()) == ((6, 10),)
-    assert clock.pool.remaining == 3
-    assert clock.pool.empty() == ((3, 6),)
+    assert clock.pool.grant(request()) == ((5, 10),)
+    assert clock.pool.remaining == 2
+    assert clock.pool.empty() == ((3, 5),)
     assert clock.pool.take() is None
-    assert (clock.stats.taken, clock.stats.given) == (3, 4)
+    assert (clock.stats.taken, clock.stats.given) == (3, 5)
 
 
 def test_it_asks_for_more_before_a_burst_could_empty_it() -> None:
@@ -90,15 +92,33 @@ def test_a_request_says_how_fast_this_rank_is() -> None:
     clock = Clock(1000)
     clock.time = 50.0
     asked = clock.pool.request(7, urgent=False, table=b"table")
-    assert asked == Request(7, KEY, PoolSpec(1000), 1000, 0, 0.0, 1, False, b"table")
+    assert asked == Request(7, KEY, PoolSpec(1000), 1000, 0.0, 0, 0.0, 1, False, b"table")
     clock.pool.take(10)
     clock.time = 52.0
-    assert clock.pool.request(8, urgent=True, table=b"")[3:8] == (990, 10, 2.0, 10, True)
+    assert clock.pool.request(8, urgent=True, table=b"")[3:9] == (990, 10.0, 10, 2.0, 10, True)
+
+
+def test_it_knows_when_its_training_thread_will_come_for_more() -> None:
+    """Batches of 4 every second; of the last one a quarter of a second is over."""
+    clock = Clock(1000)
+    clock.pool.take(4)
+    assert clock.pool.busy_for() == 0.0  # it has come only once: nobody knows
+    for _ in range(3):
+        clock.time += 1.0
+        clock.pool.take(4)
+    clock.time += 0.25
+    assert clock.pool.busy_for() == pytest.approx(0.75)
+    assert clock.pool.request(1, urgent=False, table=b"").under_way == pytest.approx(3.0)
+    clock.time += 10.0
+    assert clock.pool.busy_for() == 0.0
 
 
 def test_shares_follow_the_speeds_and_fall_while_nothing_is_taken() -> None:
-    """The asker takes 15 a second. This rank took 10 at once: after 2 s that is 5 a second, after 10 s one."""
-    for seconds, granted in ((2.0, 750), (10.0, 938)):
+    """The asker takes 15 a second. This rank took 10 at once: after 2 s that is 5 a second, after 10 s one.
+
+    It has not come back, so all 10 count as under way.
+    """
+    for seconds, granted in ((2.0, 758), (10.0, 947)):
         clock = Clock(1010)
         clock.pool.take(10)
         clock.time = seconds

@@ -101,7 +101,7 @@ def test_a_repeated_request_is_answered_once() -> None:
     world = SimulatedWorld(2)
     start_service(world.endpoints[0])
     peer = Peer(world.endpoints[1], lambda request: [])
-    request = Request(1, KEY, PoolSpec(10), 0, 0, 0.0, 1, True, b"")
+    request = Request(1, KEY, PoolSpec(10), 0, 0.0, 0, 0.0, 1, True, b"")
 
     async def ask() -> None:
         for number in (1, 1, 2, 1):

@@ -11,6 +11,8 @@ from tests.sharing.shift import Shift
 STEP = 0.05
 NEAR = Links(latency=0.5e-3, delay=uniform(0.0, 1e-3))
 """What an engine that polls every millisecond makes of a fast network."""
+CROWDED = Links(latency=1e-3, delay=uniform(0.0, 6e-3))
+"""What becomes of it where many ranks share a core."""
 
 
 def epoch_ends(shift: Shift, ranks: range) -> list[float]:
@@ -60,6 +62,19 @@ def test_its_share_goes_in_few_messages() -> None:
 def test_whole_batches_as_units_end_in_time_too() -> None:
     shift = Shift([STEP] * 15 + [STEP * 10_000], units=1563, links=NEAR).run_until_ended(range(15))
     assert max(epoch_ends(shift, range(15))) <= 1.03 * 1563 * STEP / 15
+
+
+@pytest.mark.parametrize("slowdown", [1, 10_000])
+@pytest.mark.parametrize("seed", slow_except(range(8), 0, 1))
+def test_the_last_batches_go_to_whoever_is_free_first_and_nobody_waits_for_them(slowdown: int, seed: int) -> None:
+    """Steps of unequal length and slow answers: the next batch is there before the one under way is done."""
+    step_times = [STEP] * 15 + [STEP * slowdown]
+    shift = Shift(step_times, units=1600, links=CROWDED, seed=seed, jitter=0.02).run_until_ended(range(15))
+    ideal = 1600 * 1.02 * STEP / (15 + 1 / slowdown)
+    others = range(15) if slowdown > 1 else range(16)
+    shift.run_until_ended(others)
+    assert max(epoch_ends(shift, others)) <= ideal + 0.75 * STEP
+    assert shift.total("asked") / 16 < 20
 
 
 def test_workers_of_all_speeds_end_together() -> None:
