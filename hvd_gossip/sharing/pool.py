@@ -180,7 +180,10 @@ class SharedPool:
         return 0.0 if self._entered_at is None else max(now - self._entered_at, self._lead_time())
 
     def _pace(self) -> float:
-        """Units a second that the training thread was done with when it last came; 0 if it came once."""
+        """Units a second up to when the training thread last came, by what it had done then; 0 if it came once.
+
+        Unlike `_rate` it neither counts what is under way nor falls while that lasts.
+        """
         if self._entered_at is None or self._window_start <= self._entered_at:
             return 0.0
         return (self._taken - self._window_taken) / (self._window_start - self._entered_at)
