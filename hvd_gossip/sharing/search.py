@@ -43,8 +43,9 @@ class Asker(Protocol):
 class Search:
     """Finds units for one pool. Owner: the engine's thread.
 
-    Looking ahead (`waiters` is empty) it asks a few ranks that seem richer than its own, and gives up; when the training
-    thread waits, it goes on until there is a unit or it is certain that there is none.
+    Looking ahead (`waiters` is empty) it asks a few ranks that seem richer than its own, and gives up; it looks again just
+    before the training thread is done with its last units. When the thread waits, it goes on until there is a unit or it is
+    certain that there is none.
 
     Attributes:
         waiters: takers in the order in which they came, with the number of units each wants at most.
@@ -199,11 +200,11 @@ class Search:
         if not due:
             self._retry_after = min(2 * self._retry_after, LONGEST_RETRY)
         due += self._retry_at.values()
-        if not await self._news_within(min([LONGEST_RETRY, *(time - now for time in due if time > now)])):
+        if not await self._news_within(min((time - now for time in due if time > now), default=LONGEST_RETRY)):
             self._probe_the_silent()
 
     async def _news_within(self, seconds: float) -> bool:
-        """Waits for any news; False if there was none in that time, or in the longest that a search waits at once."""
+        """Waits for any news, for so long but not beyond the bounds of a retry; False if there was none."""
         timer = self._endpoint.sleep(min(max(seconds, FIRST_RETRY), LONGEST_RETRY))
         await first_of(self._news.wait(), timer)
         silent = timer.done()

@@ -115,10 +115,10 @@ def test_a_grant_is_there_to_be_given_and_urgent_ones_never_fail(
     st.floats(0, 1),
     st.floats(0.1, 10),
 )
-def test_no_other_number_of_units_would_end_sooner(
+def test_another_number_of_units_would_end_hardly_sooner(
     left: int, under_way: float, rate: float, other_left: int, other_under_way: float, other_rate: float
 ) -> None:
-    """Nearly so: rounding takes the nearest number to the best share, which may cost half a unit of the slower one's time."""
+    """A grant is the whole number nearest to the best share, which may cost half a unit of the slower one's time."""
     own, other = Progress(left, under_way, rate), Progress(other_left, other_under_way, other_rate)
 
     def end(grant: int) -> float:
